@@ -1,0 +1,1 @@
+"""The device: training of prefix and exit, evaluation, inference."""

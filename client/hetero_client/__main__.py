@@ -1,0 +1,101 @@
+"""hetero-client: train this device's part of the model.
+
+hetero-client --cut-layer 3 --server host:50051 --dataset cifar10 --shard 1/3
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from hetero_client.cuts import cut_table, render
+from hetero_client.device_model import DeviceModel
+from hetero_client.participation import Participation
+from hetero_client.progress import Progress
+from hetero_client.settings import ClientSettings
+from hetero_client.shards import load_shard, load_test
+from hetero_client.trainer import Trainer
+from hetero_client.transport import ServerLink
+from hetero_common.command import run_command
+from hetero_common.compute import Compute
+from hetero_common.errors import SettingsError
+from hetero_common.models import build_model
+from hetero_common.partition import parse_shard
+from hetero_common.plan import Plan
+from hetero_common.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE, RunDir
+from hetero_common.settings import as_yaml
+
+log = logging.getLogger(__name__)
+
+
+def main(flags: Sequence[str] | None = None) -> int:
+    """Entry point of the console script."""
+    return run_command("hetero-client", ClientSettings, _run, flags)
+
+
+def _run(settings: ClientSettings) -> None:
+    if settings.list_cuts:
+        _list_cuts(settings)
+    elif settings.cut_layer is None:
+        raise SettingsError("--cut-layer is missing: --list-cuts prints what each choice costs")
+    else:
+        with ServerLink(settings.server, settings.connect_timeout) as link:
+            _take_part(settings, settings.cut_layer, link)
+
+
+def _list_cuts(settings: ClientSettings) -> None:
+    plan = Plan.model_validate(settings.expected())
+    model = build_model(plan.model, num_classes=plan.classes, width=plan.width, stem=plan.stem)
+    Console(width=None if sys.stdout.isatty() else 140).print(
+        render(cut_table(model, plan.image_size, plan.classes))
+    )
+
+
+def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> None:
+    client_id = settings.resolved_client_id()
+    status = link.status()
+    plan = status.plan
+    settings.require(plan)
+    model = DeviceModel(plan, cut_layer, Compute(settings.device, plan.precision))
+    shard = load_shard(settings, plan, *parse_shard(settings.shard))
+    test = load_test(settings, plan)
+    registration = link.register(client_id, cut_layer, len(shard.labels), model.fingerprint)
+    trainer = Trainer(plan, client_id, model, shard, registration.steps)
+    log.info(
+        "client %s joins run %s: cut layer %d, %d images, %d steps a round, %d rounds",
+        client_id,
+        registration.run_id,
+        cut_layer,
+        len(shard.labels),
+        registration.steps,
+        plan.rounds,
+    )
+    with (
+        RunDir(settings.run_dir or Path("runs") / client_id) as run_dir,
+        Progress(plan.rounds, client_id) as progress,
+    ):
+        run_dir.write(SETTINGS_FILE, as_yaml(settings))
+        run_dir.write(PLAN_FILE, plan.model_dump_json(indent=2))
+        Participation(
+            plan,
+            link,
+            trainer,
+            test,
+            threshold=settings.threshold,
+            eval_samples=settings.eval_samples,
+            run_dir=run_dir,
+            progress=progress,
+        ).run()
+        metadata = {"cut_layer": str(cut_layer), "fingerprint": model.fingerprint}
+        run_dir.write(MODEL_FILE, model.weights().to_bytes(metadata))
+        run_dir.event("finished", bytes_sent=link.bytes_sent, bytes_received=link.bytes_received)
+    link.leave()
+    log.info("client %s is done: weights and metrics are in %s", client_id, run_dir.path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""Accuracy of the exit, of the server, and of both together at the threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from hetero_client.device_model import DeviceModel
+from hetero_client.early_exit import Answers
+from hetero_client.trainer import Shard
+from hetero_common.control import Evaluation
+
+Predict = Callable[[Iterator[Tensor]], Iterator[Tensor]]
+"""Activations (B, ...) in, the server's class probabilities (B, classes) out, in order."""
+
+
+def answer(model: DeviceModel, test: Shard, predict: Predict, rows: int = 256) -> Answers:
+    """Let exit and server answer every test image, `rows` at a time."""
+    exits: list[Tensor] = []
+
+    def activations() -> Iterator[Tensor]:
+        for images in torch.split(test.images, rows):
+            activation, probabilities = model.infer(images)
+            exits.append(probabilities)
+            yield activation
+
+    server = torch.cat(list(predict(activations())))
+    return Answers.of(torch.cat(exits), server, test.labels)
+
+
+def evaluate(
+    model: DeviceModel, test: Shard, predict: Predict, *, threshold: float, round_: int
+) -> Evaluation:
+    """What a client reports of `test` after a round."""
+    answers = answer(model, test, predict)
+    point = answers.at(threshold)
+    return Evaluation(
+        round=round_,
+        samples=len(test.labels),
+        exit_accuracy=answers.exit_accuracy,
+        server_accuracy=answers.server_accuracy,
+        threshold=threshold,
+        threshold_accuracy=point.accuracy,
+        offload_share=point.offload_share,
+    )

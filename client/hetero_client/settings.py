@@ -1,0 +1,104 @@
+"""Settings of hetero-client, and the data settings that the simulator shares."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+from hetero_common.errors import SettingsError
+from hetero_common.models.factory import is_factory
+from hetero_common.partition import parse_shard
+from hetero_common.plan import Plan
+from hetero_common.settings import Settings
+
+
+class DataSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
+    """Which images, and how they are dealt out."""
+
+    dataset: str = "cifar10"
+    """cifar10, cifar100, stl10, digits, or folder:PATH of an image folder or a .zip of one."""
+    data_dir: Path = Path("data")
+    """Where cifar10, cifar100 and stl10 are kept, or downloaded to on first use."""
+    partition: Literal["iid", "dirichlet"] = "iid"
+    """How the training images are dealt out to shards: evenly, or with label skew."""
+    alpha: float = Field(0.5, gt=0)
+    """Concentration of the dirichlet partition; the lower, the more skewed."""
+    threshold: float = Field(0.5, ge=-1, le=1)
+    """Largest normalized entropy that the exit answers at; 1: always, negative: never."""
+    eval_samples: int = Field(1000, ge=1)
+    """Test images of an evaluation; the last one takes the whole test split."""
+
+
+class ModelExpectation(BaseModel, frozen=True, use_attribute_docstrings=True):
+    """What a client expects of the model. The server decides; a client that expects another stops.
+
+    With --list-cuts they name the model to list.
+    """
+
+    model: str | None = None
+    """Refuse to train any other model; with --list-cuts, the model to list."""
+    width: int | None = Field(None, ge=1)
+    """Likewise, channels of its first stage."""
+    stem: Literal["cifar", "imagenet"] | None = None
+    """Likewise, its first layer."""
+    image_size: int | None = Field(None, ge=4)
+    """Likewise, pixels per side."""
+    classes: int | None = Field(None, ge=2)
+    """Likewise, number of classes."""
+
+    def expected(self) -> dict[str, object]:
+        """The expectations that were set."""
+        values = {name: getattr(self, name) for name in ModelExpectation.model_fields}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def require(self, plan: Plan) -> None:
+        """Raise SettingsError unless the plan meets the expectations.
+
+        A model of the user's own is code that would be run at the server's word, so it must be
+        expected by name.
+        """
+        if is_factory(plan.model) and self.model is None:
+            raise SettingsError(
+                f"the server trains {plan.model}, which is code on this device: "
+                f"repeat --model {plan.model} here if it is yours"
+            )
+        for name, value in self.expected().items():
+            if getattr(plan, name) != value:
+                flag = f"--{name.replace('_', '-')}"
+                raise SettingsError(
+                    f"{flag} {value} was expected, but the server trains with "
+                    f"{getattr(plan, name)}: drop {flag}, or start the server with {flag} {value}"
+                )
+
+
+class ClientSettings(Settings, DataSettings, ModelExpectation, frozen=True):
+    """Train layers 1..l and an early exit on this device, together with a hetero-server."""
+
+    cut_layer: int | None = None
+    """Last layer on this device; --list-cuts prints what each choice costs."""
+    server: str = "127.0.0.1:50051"
+    """HOST:PORT of the server."""
+    client_id: str | None = None
+    """Name of this device, stable across restarts; by default host name, cut layer and shard."""
+    shard: str = "1/1"
+    """Which part of the training images is this device's: I/N, counted from 1."""
+    connect_timeout: float = Field(60.0, gt=0)
+    """Seconds to wait for a server that does not answer yet."""
+    list_cuts: bool = False
+    """Print what each cut layer costs, and stop."""
+
+    @field_validator("shard")
+    @classmethod
+    def _known_shard(cls, text: str) -> str:
+        parse_shard(text)
+        return text
+
+    def resolved_client_id(self) -> str:
+        """The client id to register with."""
+        default = f"{socket.gethostname()}-cut{self.cut_layer}"
+        if self.shard != "1/1":
+            default += f"-shard{self.shard.replace('/', 'of')}"
+        return self.client_id or default

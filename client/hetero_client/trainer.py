@@ -1,0 +1,142 @@
+"""One client's training: a forward pass that yields what is sent, and a backward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hetero_client.device_model import DeviceModel
+from hetero_common.compute import Learner, seed_step
+from hetero_common.control import RoundDone
+from hetero_common.plan import Plan, StepAt
+from hetero_common.sampling import augment, batch_indices, derive_seed
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Images a client holds: images (N, 3, S, S) uint8, labels (N,) int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def first(self, count: int) -> Shard:
+        """Its first images."""
+        return Shard(self.images[:count], self.labels[:count])
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What the server gets of one step: activation (B, ...), labels (B,) int64."""
+
+    activation: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class _Pending:
+    activation: Tensor
+    logits: Tensor
+    loss: Tensor
+
+
+class Trainer:
+    """Trains prefix and exit head on a shard with the exit's own loss.
+
+    Every random choice is a function of (seed, client id, round, step): the batch, its
+    augmentation, dropout. `forward` and `backward` alternate, once per step.
+
+    Args:
+        plan: The agreement of the run.
+        client_id: The client's stable name; it seeds the random choices.
+        model: What is trained.
+        shard: What it is trained on.
+        steps: Steps per round, as agreed at registration.
+    """
+
+    def __init__(
+        self, plan: Plan, client_id: str, model: DeviceModel, shard: Shard, steps: int
+    ) -> None:
+        self._plan = plan
+        self._client_id = client_id
+        self.model = model
+        self._shard = shard
+        self._steps = steps
+        self._learner = Learner(plan, plan.client_lr, model.modules())
+        self._pending: _Pending | None = None
+        self._begin_totals()
+
+    def forward(self, round_: int, step: int) -> Sent:
+        """Run the step's batch through prefix and exit; the activation is what goes out.
+
+        The activation is detached and of the same pass that `backward` differentiates.
+        """
+        images, labels = self._batch(round_, step)
+        targets = self.model.compute.place(labels)
+        seed_step(self._plan.seed, "client", self._client_id, round_, step)
+        self.model.train(True)
+        activation, logits = self.model.forward(images)
+        loss = F.cross_entropy(logits.float(), targets)
+        self._pending = _Pending(activation, logits, loss)
+        self._count(loss, logits, targets)
+        return Sent(activation.detach(), labels)
+
+    def backward(self, round_: int, step: int, feedback: Tensor | None = None) -> None:
+        """One optimizer step on the pass of the last `forward`.
+
+        Args:
+            round_: Round of the step.
+            step: Step in the round.
+            feedback: The server's gradient at the activation (B, ...), or its logits
+                (B, classes), as the plan says; None without feedback.
+        """
+        pending = self._pending
+        assert pending is not None, "forward comes before backward"
+        self._pending = None
+        self._learner.zero_grad()
+        objective = self._plan.exit_weight * pending.loss
+        if feedback is not None:
+            feedback = self.model.compute.place(feedback)
+        if feedback is not None and self._plan.feedback == "logits":
+            teacher = feedback.softmax(dim=1)
+            student = pending.logits.float().log_softmax(dim=1)
+            divergence = F.kl_div(student, teacher, reduction="batchmean")
+            objective = objective + self._plan.distill_weight * divergence
+        if feedback is not None and self._plan.feedback == "gradient":
+            gradient = feedback.to(pending.activation.dtype)
+            torch.autograd.backward([objective, pending.activation], [None, gradient])
+        else:
+            objective.backward()  # type: ignore[no-untyped-call]
+        self._learner.step(StepAt(round_, step, self._steps))
+
+    def round_done(self, round_: int) -> RoundDone:
+        """Means over the round's samples, and a fresh start for the next round's."""
+        samples = max(1, self._samples)
+        report = RoundDone(round_, self._loss_sum / samples, self._correct / samples)
+        self._begin_totals()
+        return report
+
+    def _batch(self, round_: int, step: int) -> tuple[Tensor, Tensor]:
+        plan = self._plan
+        chosen = batch_indices(
+            len(self._shard.labels),
+            plan.batch_size,
+            round_ * self._steps + step,
+            plan.seed,
+            self._client_id,
+        )
+        indices = torch.from_numpy(chosen)
+        seed = derive_seed(plan.seed, "augment", self._client_id, round_, step)
+        images = augment(self._shard.images[indices], plan.augment, seed)
+        return images, self._shard.labels[indices]
+
+    def _begin_totals(self) -> None:
+        self._samples, self._correct, self._loss_sum = 0, 0, 0.0
+
+    def _count(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        rows = len(targets)
+        self._samples += rows
+        self._loss_sum += float(loss.detach()) * rows
+        self._correct += int((logits.detach().argmax(dim=1) == targets).sum())

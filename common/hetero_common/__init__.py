@@ -1,0 +1,1 @@
+"""What the two sides must agree on, and nothing else."""

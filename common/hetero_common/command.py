@@ -1,0 +1,39 @@
+"""What every console command does around its work: settings, logging, threads, exit codes.
+
+Exit codes: 0 done, 1 the run failed, 2 bad input and nothing was started, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from hetero_common import settings
+from hetero_common.compute import limit_threads
+from hetero_common.errors import HeteroError, SettingsError
+from hetero_common.settings import S
+
+_LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
+
+
+def run_command(
+    program: str,
+    settings_class: type[S],
+    body: Callable[[S], None],
+    flags: Sequence[str] | None = None,
+) -> int:
+    """Read the settings, run `body` with them, and turn errors into one sentence and a code."""
+    try:
+        chosen = settings.load(settings_class, sys.argv[1:] if flags is None else flags, program)
+        logging.basicConfig(
+            level=chosen.log_level.upper(), format=_LOG_FORMAT, datefmt="%H:%M:%S", force=True
+        )
+        limit_threads(chosen.threads)
+        body(chosen)
+    except HeteroError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, SettingsError) else 1
+    except KeyboardInterrupt:
+        return 130
+    return 0

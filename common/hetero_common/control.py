@@ -1,0 +1,63 @@
+"""What the sides tell each other at round boundaries. Field for field the messages of the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StartRound:
+    """Server to client: train steps 0..steps-1 of `round`."""
+
+    round: int
+    steps: int
+    pull_state: bool
+    push_state: bool
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Server to client: evaluate after `round`; `last` means on the whole test split."""
+
+    round: int
+    pull_state: bool
+    last: bool
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Server to client: the run is over; save and leave."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class RoundDone:
+    """Client to server: all steps are acknowledged; exit loss and accuracy in [0, 1], means."""
+
+    round: int
+    exit_loss: float
+    exit_accuracy: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Client to server: accuracies in [0, 1] over `samples` test images.
+
+    Attributes:
+        threshold: Largest normalized entropy that the exit may answer at.
+        threshold_accuracy: Accuracy when the server answers above the threshold.
+        offload_share: Share of images that the server answers then.
+    """
+
+    round: int
+    samples: int
+    exit_accuracy: float
+    server_accuracy: float
+    threshold: float
+    threshold_accuracy: float
+    offload_share: float
+
+
+Directive = StartRound | Evaluate | Finish
+Report = RoundDone | Evaluation

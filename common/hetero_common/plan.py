@@ -1,0 +1,104 @@
+"""What both sides must agree on. The server owns it and sends it at registration."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+from hetero_common import normalization
+from hetero_common.sampling import steps_per_epoch
+
+Feedback = Literal["none", "gradient", "logits"]
+
+
+@dataclass(frozen=True)
+class StepAt:
+    """One step of a run: `step` of the `steps` that this client trains in `round`."""
+
+    round: int
+    step: int
+    steps: int
+
+
+class Plan(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
+    """The agreement of a run; every field is also a flag of hetero-server and hetero-sim."""
+
+    model: str = "resnet18"
+    """resnet18, resnet34, vgg11_bn, mobilenet_v2, tinycnn, or your own package.module:factory."""
+    width: int = Field(64, ge=1)
+    """Channels of the model's first stage; the deeper stages scale with it."""
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    """First layer: 3x3 stride 1 for small images, or 7x7 stride 2 with pooling for 96x96 and up."""
+    image_size: int = Field(32, ge=4)
+    """Pixels per side; clients resize and center-crop what they have."""
+    classes: int = Field(10, ge=2)
+    """Number of classes."""
+    normalization: str = "cifar10"
+    """cifar10, cifar100, stl10, digits, imagenet, or mean and deviation as r,g,b/r,g,b."""
+    augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
+    """Random crop after padding by an eighth of the side, and horizontal flips."""
+    batch_size: int = Field(32, ge=2)
+    """Images per mini-batch."""
+    rounds: int = Field(200, ge=1)
+    """Rounds until the run ends."""
+    steps_per_round: int = Field(8, ge=0)
+    """Mini-batches per client and round; 0: one pass over the client's shard."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """SGD with Nesterov momentum, or Adam; the same on both sides."""
+    client_lr: float = Field(0.05, gt=0)
+    """Learning rate of prefix and exit head."""
+    server_lr: float = Field(0.05, gt=0)
+    """Learning rate of the server's layers."""
+    lr_schedule: Literal["constant", "cosine"] = "cosine"
+    """Cosine falls to zero over the rounds of the run."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Momentum of SGD."""
+    weight_decay: float = Field(5e-4, ge=0)
+    """Decay of convolution and linear weights; biases and BatchNorm are not decayed."""
+    grad_clip: float = Field(0.0, ge=0)
+    """Largest norm of one step's gradient, per side; 0: no limit."""
+    exit_weight: float = Field(1.0, ge=0)
+    """Weight of the exit's loss on the client; 0 only makes sense with gradient feedback."""
+    feedback: Feedback = "none"
+    """What the server returns per step: nothing, its gradient, or its logits for distillation."""
+    distill_weight: float = Field(0.5, ge=0)
+    """Weight of the distillation loss with logits feedback."""
+    client_aggregation: Literal["none", "round"] = "round"
+    """Average the clients' copies of each layer and exit at the end of a round, or never."""
+    eval_every: int = Field(0, ge=0)
+    """Rounds between evaluations; 0: only at the end, where there always is one."""
+    wire: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
+    """How activations travel."""
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """Arithmetic of both sides; auto: bf16 where the hardware has matrix units for it."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Seed of weights, shards, shuffling, augmentation and orders."""
+
+    @field_validator("normalization")
+    @classmethod
+    def _known_normalization(cls, text: str) -> str:
+        normalization.parse(text)
+        return text
+
+    def steps_for(self, shard_size: int) -> int:
+        """Mini-batches that a client with `shard_size` images trains per round."""
+        return self.steps_per_round or steps_per_epoch(shard_size, self.batch_size)
+
+    def learning_rate(self, base: float, at: StepAt) -> float:
+        """Learning rate of one step; a pure function, so that a resumed run continues exactly."""
+        if self.lr_schedule == "constant":
+            return base
+        progress = (at.round + at.step / at.steps) / self.rounds
+        return base * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def evaluates_after(self, round_: int) -> bool:
+        """Whether clients evaluate at the end of `round_`."""
+        due = self.eval_every > 0 and (round_ + 1) % self.eval_every == 0
+        return due or self.is_last(round_)
+
+    def is_last(self, round_: int) -> bool:
+        """Whether the run ends with `round_`."""
+        return round_ + 1 >= self.rounds

@@ -1,0 +1,75 @@
+"""A run directory: what was set, what happened, what was learned. Documented in docs/runs.md."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from hetero_common.errors import SettingsError
+
+SETTINGS_FILE = "settings.yaml"
+PLAN_FILE = "plan.json"
+METRICS_FILE = "metrics.jsonl"
+MODEL_FILE = "model.safetensors"
+
+
+class RunDir:
+    """Writes one run directory.
+
+    Args:
+        path: Created if missing.
+
+    Raises:
+        SettingsError: It can not be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._start = time.monotonic()
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._metrics = (path / METRICS_FILE).open("a", encoding="utf-8")
+        except OSError as error:
+            raise SettingsError(f"--run-dir {path} can not be written: {error.strerror}") from None
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Append one object to metrics.jsonl; `seconds` counts from the start of this process."""
+        seconds = round(time.monotonic() - self._start, 3)
+        line = json.dumps(
+            {"event": kind, "time": round(time.time(), 3), "seconds": seconds} | fields
+        )
+        self._metrics.write(line + "\n")
+        self._metrics.flush()
+
+    def write(self, name: str, data: str | bytes) -> None:
+        """Write a file whole or not at all: temporary file, fsync, rename."""
+        target = self.path / name
+        temporary = target.with_name(f".{name}.part")
+        with temporary.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+
+    def close(self) -> None:
+        """Close metrics.jsonl."""
+        self._metrics.close()
+
+    def __enter__(self) -> RunDir:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a run's metrics.jsonl; a line cut short by a kill is left out."""
+    events = []
+    for line in (path / METRICS_FILE).read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            events.append(json.loads(line))
+    return events

@@ -1,0 +1,147 @@
+"""One typed settings model per command, read from flags, environment and YAML, in that order."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableFlags
+
+from hetero_common.errors import SettingsError
+
+ENV_PREFIX = "HETERO_"
+
+S = TypeVar("S", bound="Settings")
+
+
+class Settings(BaseSettings, frozen=True):
+    """Settings that every command has."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        env_prefix=ENV_PREFIX,
+        use_attribute_docstrings=True,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+        cli_exit_on_error=False,
+    )
+
+    config: Path | None = None
+    """YAML file with any of these settings, names with underscores."""
+    run_dir: Path | None = None
+    """Directory for settings, metrics and weights; by default a new one below runs/."""
+    device: str = "cpu"
+    """Where torch computes: cpu, cuda or cuda:N."""
+    threads: int = Field(1, ge=1)
+    """Threads of torch; raise it when this process has the machine to itself."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """How much is logged to standard error."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment goes before the YAML file, which arrives as keyword arguments."""
+        return env_settings, init_settings
+
+
+def load(settings_class: type[S], flags: Sequence[str], program: str) -> S:
+    """Read the settings of a command.
+
+    Raises:
+        SettingsError: A flag, variable, key or value is unknown or out of range, or the YAML file
+            can not be read; one sentence.
+    """
+    _refuse_misspelt_variables(settings_class)
+    try:
+        return settings_class(
+            _cli_parse_args=list(flags),  # type: ignore[call-arg]
+            _cli_prog_name=program,
+            **_read_yaml(flags),
+        )
+    except UnreadableFlags as error:
+        raise SettingsError(_explain_flags(str(error), settings_class)) from None
+    except ValidationError as error:
+        raise SettingsError(_explain_values(error, settings_class)) from None
+
+
+def as_yaml(settings: Settings) -> str:
+    """The resolved settings, in the form that `--config` reads."""
+    values = settings.model_dump(mode="json", exclude={"config"}, exclude_none=True)
+    return yaml.safe_dump(values, sort_keys=False)
+
+
+def _read_yaml(flags: Sequence[str]) -> Mapping[str, Any]:
+    file = _config_file(flags)
+    if file is None:
+        return {}
+    try:
+        values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"--config {file} can not be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise SettingsError(f"--config {file} is not valid YAML: {reason}") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise SettingsError(f"--config {file} must hold `name: value` lines")
+    return values
+
+
+def _config_file(flags: Sequence[str]) -> str | None:
+    for flag, following in zip(flags, [*flags[1:], None], strict=True):
+        if flag == "--config":
+            return following
+        if flag.startswith("--config="):
+            return flag.removeprefix("--config=")
+    return os.environ.get(f"{ENV_PREFIX}CONFIG")
+
+
+def _refuse_misspelt_variables(settings_class: type[Settings]) -> None:
+    """A variable close to a setting is a misspelling; others belong to the other commands."""
+    names = [f"{ENV_PREFIX}{name.upper()}" for name in settings_class.model_fields]
+    for variable in os.environ:
+        if variable.startswith(ENV_PREFIX) and variable not in names:
+            close = difflib.get_close_matches(variable, names, n=1, cutoff=0.9)
+            if close:
+                raise SettingsError(f"unknown variable {variable}: did you mean {close[0]}?")
+
+
+def _explain_flags(message: str, settings_class: type[Settings]) -> str:
+    reason = message.removeprefix("error parsing CLI: ").strip()
+    unknown = re.search(r"unrecognized arguments: (\S+)", reason)
+    if unknown is None:
+        return reason
+    return _unknown(unknown[1], settings_class)
+
+
+def _explain_values(error: ValidationError, settings_class: type[Settings]) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return _unknown(name, settings_class)
+    reason = first["msg"].removeprefix("Value error, ")
+    given = first["input"]
+    reason = reason[0].lower() + reason[1:]
+    return f"setting {name.replace('_', '-')}: {reason}, got {given!r}" if name else reason
+
+
+def _unknown(name: str, settings_class: type[Settings]) -> str:
+    fields = list(settings_class.model_fields)
+    known = [f"--{field.replace('_', '-')}" for field in fields] if name[:1] == "-" else fields
+    close = difflib.get_close_matches(name.split("=")[0], known, n=1)
+    hint = f"did you mean {close[0]}?" if close else "see --help for the known ones"
+    return f"unknown setting {name}: {hint}"

@@ -1,0 +1,1 @@
+"""The researcher's bench: many clients in one process, baselines, local fleets. No gRPC."""

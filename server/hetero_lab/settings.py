@@ -1,0 +1,36 @@
+"""Settings of hetero-sim."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from hetero_client.settings import DataSettings
+from hetero_common.plan import Plan
+from hetero_common.settings import Settings
+from hetero_server.settings import StrategySettings
+
+
+class SimulationSettings(Settings, StrategySettings, DataSettings, Plan, frozen=True):
+    """Train many clients and their server in one process, without sockets."""
+
+    method: Literal["split", "centralized"] = "split"
+    """Heterogeneous split training, or the yardstick: the undivided model on all the data, with
+    the same recipe and as many images in all."""
+    clients: int = Field(3, ge=1)
+    """Number of clients; each gets one shard."""
+    cut_layers: str = "3,4,5"
+    """Cut layers, separated by commas and dealt out to the clients in turn."""
+
+    @field_validator("cut_layers")
+    @classmethod
+    def _numbers(cls, text: str) -> str:
+        if not all(part.strip().isdigit() for part in text.split(",")):
+            raise ValueError("write numbers separated by commas, such as 3,4,5")
+        return text
+
+    def cuts(self) -> list[int]:
+        """Cut layer of each client."""
+        numbers = [int(part) for part in self.cut_layers.split(",")]
+        return [numbers[i % len(numbers)] for i in range(self.clients)]

@@ -1,0 +1,1 @@
+"""The server process: rounds, strategies, and the gRPC front before them."""

@@ -1,0 +1,105 @@
+"""hetero-server: train the deeper layers of a network whose first layers run on hetero-clients.
+
+hetero-server --strategy sequential --clients 3
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from hetero_common.command import run_command
+from hetero_common.compute import Compute
+from hetero_common.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE, RunDir
+from hetero_common.settings import as_yaml
+from hetero_server.build import build_engine
+from hetero_server.engine import Engine, Phase
+from hetero_server.front import start_server
+from hetero_server.initial import load_run
+from hetero_server.orders import arrival
+from hetero_server.results import results_table
+from hetero_server.runner import ComputeThread, Runner
+from hetero_server.service import HeteroSplitService
+from hetero_server.settings import ServerSettings
+from hetero_server.strategies.sequential import Sequential
+
+log = logging.getLogger(__name__)
+
+_FAREWELL_SECONDS = 5.0
+
+
+def main(flags: Sequence[str] | None = None) -> int:
+    """Entry point of the console script."""
+    return run_command("hetero-server", ServerSettings, _run, flags)
+
+
+def _run(settings: ServerSettings) -> None:
+    if settings.serve is not None:
+        asyncio.run(_serve(settings, settings.serve))
+        return
+    name = f"server-{datetime.now():%Y%m%d-%H%M%S}"
+    with RunDir(settings.run_dir or Path("runs") / name) as run_dir:
+        run_dir.write(SETTINGS_FILE, as_yaml(settings))
+        run_dir.write(PLAN_FILE, settings.plan().model_dump_json(indent=2))
+        asyncio.run(_train(settings, run_dir))
+
+
+async def _train(settings: ServerSettings, run_dir: RunDir) -> None:
+    engine = build_engine(
+        settings.plan(),
+        settings,
+        Compute(settings.device, settings.precision),
+        clients=settings.clients,
+        credits=settings.credits,
+        observe=run_dir.event,
+    )
+    async with _listening(engine, settings, run_dir.path.name) as runner:
+        work = asyncio.create_task(runner.run())
+        over = asyncio.create_task(runner.over())
+        await asyncio.wait((work, over), return_when=asyncio.FIRST_COMPLETED)
+        work.cancel()
+        if not over.done():
+            await work  # it ends before the run only by an error
+    assert engine.model is not None, "a finished run has assembled its model"
+    run_dir.write(MODEL_FILE, engine.model.to_bytes({"fingerprint": engine.initial.fingerprint}))
+    Console().print(results_table(engine.members.values()))
+    log.info("the run is done: weights and metrics are in %s", run_dir.path)
+
+
+async def _serve(settings: ServerSettings, run: Path) -> None:
+    plan, initial = load_run(run)
+    strategy = Sequential(plan, Compute(settings.device, plan.precision), initial.fresh)
+    strategy.add("everyone", cut_layer=1)
+    engine = Engine(plan, initial, strategy, arrival)
+    engine.phase = Phase.SERVING
+    async with _listening(engine, settings, run.name):
+        log.info("answering predictions with the model of %s", run)
+        await asyncio.Event().wait()
+
+
+@contextlib.asynccontextmanager
+async def _listening(
+    engine: Engine, settings: ServerSettings, run_id: str
+) -> AsyncIterator[Runner]:
+    compute = ComputeThread()
+    runner = Runner(engine, compute)
+    service = HeteroSplitService(runner, run_id, settings.strategy)
+    server, port = await start_server(service, settings.listen, insecure=settings.insecure)
+    host = settings.listen.rpartition(":")[0]
+    print(f"listening on {host}:{port}", flush=True)
+    try:
+        yield runner
+    finally:
+        await server.stop(_FAREWELL_SECONDS)
+        compute.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

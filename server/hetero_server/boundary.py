@@ -1,0 +1,89 @@
+"""What happens to the weights between two rounds: aggregation, and at the end the whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hetero_common.aggregation import LayerStates, cross_layer_average
+from hetero_common.weights import Weights
+from hetero_server.strategies import Strategy
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """A client's part in a boundary.
+
+    Attributes:
+        weight: Its weight in the averages, e.g. samples since the last aggregation.
+        pushed: Layers 1..cut_layer and the exit after it; None unless the round asked for them.
+    """
+
+    client_id: str
+    cut_layer: int
+    weight: float
+    pushed: Weights | None
+
+
+@dataclass(frozen=True)
+class BoundaryResult:
+    """Outcome of a boundary.
+
+    Attributes:
+        shared: Averaged layers and exits that clients are to pull; None if they keep their own.
+        model: The assembled full model, after the last round.
+    """
+
+    shared: Weights | None
+    model: Weights | None
+
+
+def cross_boundary(
+    strategy: Strategy,
+    contributions: Sequence[Contribution],
+    round_: int,
+    *,
+    average_clients: bool,
+    last: bool,
+) -> BoundaryResult:
+    """Average every layer over all its copies, on clients and on the server, and write them back.
+
+    A client's copies take part with `average_clients`; the server's as the strategy says.
+    """
+    copies = strategy.copies(round_, last)
+    weights = [contribution.weight for contribution in contributions]
+    pushed = [contribution.pushed or Weights() for contribution in contributions]
+    held = [
+        dict(copies.get(contribution.client_id, {})) | (own.layers if average_clients else {})
+        for contribution, own in zip(contributions, pushed, strict=True)
+    ]
+    averaged = cross_layer_average(held, weights)
+    if copies:
+        strategy.adopt(averaged)
+    shared = None
+    if average_clients:
+        exits = cross_layer_average([own.exits for own in pushed], weights)
+        shared = Weights(averaged, exits)
+    model = assemble(strategy, contributions, shared) if last else None
+    return BoundaryResult(shared, model)
+
+
+def assemble(
+    strategy: Strategy, contributions: Sequence[Contribution], shared: Weights | None
+) -> Weights:
+    """One whole model: the prefix of one client, the server's layers after its cut, all exits.
+
+    The prefix is that of the client with the shallowest cut (of those the one with most samples),
+    because the server's layers after that cut were trained on its activations; an average of
+    prefixes that were never averaged in training would be nobody's model.
+    """
+    chosen = min(contributions, key=lambda c: (c.cut_layer, -c.weight, c.client_id))
+    exits: LayerStates = {}
+    for contribution in contributions:
+        exits |= (contribution.pushed or Weights()).exits
+    prefix = (chosen.pushed or Weights()).layers
+    if shared is not None:
+        prefix = {number: shared.layers[number] for number in prefix}
+        exits = shared.exits
+    suffix = {k: state for k, state in strategy.layers().items() if k > chosen.cut_layer}
+    return Weights(prefix | suffix, exits)

@@ -1,0 +1,47 @@
+"""An engine from settings, for the networked server and for the simulator."""
+
+from __future__ import annotations
+
+from hetero_common.compute import Compute
+from hetero_common.plan import Plan
+from hetero_server.engine import Engine, Observer
+from hetero_server.initial import InitialModel
+from hetero_server.orders import ORDERS
+from hetero_server.settings import StrategySettings
+from hetero_server.strategies import build_strategy
+
+
+def build_engine(
+    plan: Plan,
+    settings: StrategySettings,
+    compute: Compute,
+    *,
+    clients: int,
+    observe: Observer,
+    credits: int = 4,
+) -> Engine:
+    """A run that waits for its clients.
+
+    Raises:
+        SettingsError: The plan describes no model that can be built.
+    """
+    initial = InitialModel(plan)
+    strategy = build_strategy(
+        settings.strategy,
+        plan,
+        compute,
+        initial.fresh,
+        aggregate_every=settings.aggregate_every,
+    )
+    # A replica sees its own client only, in order; whose batch is next makes no difference to it.
+    order = ORDERS["arrival" if settings.strategy == "averaging" else settings.order]
+    return Engine(
+        plan,
+        initial,
+        strategy,
+        order,
+        clients=clients,
+        credits=credits,
+        uniform_weights=settings.aggregate_weights == "uniform",
+        observe=observe,
+    )

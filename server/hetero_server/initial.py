@@ -1,0 +1,78 @@
+"""The model a run starts from: its weights, its shapes, and what a client must match."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+from torch import nn
+
+from hetero_common.compute import seeded
+from hetero_common.errors import CutLayerOutOfRange, RefusedInput, SettingsError
+from hetero_common.models import build_model
+from hetero_common.plan import Plan
+from hetero_common.rundir import MODEL_FILE, PLAN_FILE
+from hetero_common.split import ExitHead, activation_shapes, fingerprint, named_layers
+from hetero_common.weights import Weights, layer_states, load_states, numbered, read_file
+
+
+class InitialModel:
+    """The whole model and an exit head per cut layer, seeded by the plan.
+
+    Raises:
+        SettingsError: The plan describes no model that can be built.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        with seeded(plan.seed, "model"):
+            model = build_model(
+                plan.model, num_classes=plan.classes, width=plan.width, stem=plan.stem
+            )
+            self.shapes = activation_shapes(model, plan.image_size)
+            heads = {
+                cut: ExitHead(self.shapes[cut - 1][0], plan.classes) for cut in range(1, len(model))
+            }
+        self.names = [name for name, _ in named_layers(model)]
+        self.fingerprint = fingerprint(model, plan.image_size)
+        self._modules = numbered(model)
+        self.weights = Weights(layer_states(self._modules), layer_states(heads))
+
+    def require_cut(self, cut_layer: int) -> None:
+        """Raise CutLayerOutOfRange unless the model can be cut there."""
+        if not 1 <= cut_layer < len(self._modules):
+            raise CutLayerOutOfRange(cut_layer, self.names)
+
+    def fresh(self, cut_layer: int) -> Mapping[int, nn.Module]:
+        """New modules for layers cut_layer+1..L at the initial weights."""
+        return {k: copy.deepcopy(m) for k, m in self._modules.items() if k > cut_layer}
+
+    def load(self, weights: Weights) -> None:
+        """Start from trained weights instead.
+
+        Raises:
+            RefusedInput: They are not of this model.
+        """
+        Weights(weights.layers).require_like(Weights(self.weights.layers))
+        load_states(self._modules, weights.layers)
+        self.weights = weights
+
+
+def load_run(run: Path) -> tuple[Plan, InitialModel]:
+    """Plan and trained model of a server's finished run directory.
+
+    Raises:
+        SettingsError: It holds no finished run.
+    """
+    try:
+        plan = Plan.model_validate_json((run / PLAN_FILE).read_bytes())
+    except (OSError, ValidationError):
+        raise SettingsError(f"{run} is no run directory: it has no valid {PLAN_FILE}") from None
+    weights, _ = read_file(run / MODEL_FILE)
+    initial = InitialModel(plan)
+    try:
+        initial.load(weights)
+    except RefusedInput:
+        raise SettingsError(f"{run} does not hold a whole model of its plan") from None
+    return plan, initial

@@ -1,0 +1,77 @@
+"""The engine's work, done in one thread beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from hetero_server.engine import Engine
+from hetero_server.members import Member
+
+T = TypeVar("T")
+
+
+class ComputeThread:
+    """The one thread that torch computes in."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Run `function` there and wait for what it returns."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+
+    def close(self) -> None:
+        """Finish what runs and end the thread."""
+        self._executor.shutdown()
+
+
+class Runner:
+    """Drives one engine: its state on the event loop, its arithmetic in the compute thread.
+
+    Torch never runs on the event loop, so health checks and other clients are answered while a
+    step computes; and it runs in one thread only, so weights need no lock.
+    """
+
+    def __init__(self, engine: Engine, compute: ComputeThread) -> None:
+        self.engine = engine
+        self.compute = compute
+        self._changed = asyncio.Event()
+        self._watchers: dict[int, tuple[Member, asyncio.Event]] = {}
+        self._over = asyncio.Event()
+
+    async def run(self) -> None:
+        """Do whatever the engine has to do, until cancelled."""
+        while True:
+            work = self.engine.work()
+            if work is None:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            outcome = await self.compute.run(partial(self.engine.perform, work))
+            self.engine.settle(work, outcome)
+            self.changed()
+
+    def changed(self) -> None:
+        """The engine was told something: there may be work, and outboxes may be filled."""
+        self._changed.set()
+        for member, event in self._watchers.values():
+            if member.outbox:
+                event.set()
+        if self.engine.is_over:
+            self._over.set()
+
+    def watch(self, member: Member) -> asyncio.Event:
+        """An event that is set whenever the member has to be told something."""
+        return self._watchers.setdefault(id(member), (member, asyncio.Event()))[1]
+
+    def unwatch(self, member: Member) -> None:
+        """The member's stream has ended."""
+        self._watchers.pop(id(member), None)
+
+    async def over(self) -> None:
+        """Wait until the last round is done and every client has taken its leave."""
+        await self._over.wait()

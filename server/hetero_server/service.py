@@ -1,0 +1,293 @@
+"""The RPCs: decode, call the engine, encode. No tensor arithmetic."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from hetero_common import codec, rpc, wire
+from hetero_common.codec import Payload
+from hetero_common.control import Evaluate, Evaluation, Finish, RoundDone, StartRound
+from hetero_common.errors import (
+    HeteroError,
+    LimitExceeded,
+    ModelMismatch,
+    RefusedInput,
+    UnknownSession,
+    VersionMismatch,
+)
+from hetero_common.rpc import ServicerContext as Context
+from hetero_common.version import PROTOCOL_VERSION
+from hetero_common.wire import Assembler, Incoming, TensorSchema
+from hetero_server.engine import Engine
+from hetero_server.members import GONE, Ack, Batch, Member, MemberState
+from hetero_server.runner import Runner
+from hetero_splitee.v1 import service_pb2 as pb
+
+PREDICT_ROWS = 256
+"""Largest batch of a Predict request."""
+_STATE_SLACK = 1 << 20
+"""Bytes that a safetensors header may add to the tensors of a pushed state."""
+
+
+class HeteroSplitService:
+    """One method per RPC of hetero_splitee.v1.HeteroSplit.
+
+    Args:
+        runner: Drives the engine.
+        run_id: Names the run to clients and in their records.
+        strategy: Its name, for the status.
+    """
+
+    def __init__(self, runner: Runner, run_id: str, strategy: str) -> None:
+        self._runner = runner
+        self._engine: Engine = runner.engine
+        self._run_id = run_id
+        self._strategy = strategy
+        self._sessions: dict[str, Member] = {}
+
+    async def GetStatus(
+        self, request: pb.GetStatusRequest, context: Context
+    ) -> pb.GetStatusResponse:
+        """What the server trains and who takes part."""
+        engine = self._engine
+        return pb.GetStatusResponse(
+            protocol_version=PROTOCOL_VERSION,
+            run_id=self._run_id,
+            phase=engine.phase.name,
+            round=engine.round,
+            strategy=self._strategy,
+            plan=wire.plan_to_wire(engine.plan),
+            members=[_member_status(member) for member in engine.members.values()],
+            fingerprint=engine.initial.fingerprint,
+        )
+
+    async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
+        """Open a session."""
+        engine = self._engine
+        if request.protocol_version != PROTOCOL_VERSION:
+            raise VersionMismatch(request.protocol_version, PROTOCOL_VERSION)
+        if not request.client_id or len(request.client_id) > 100:
+            raise RefusedInput("a client id has 1 to 100 characters")
+        self._require_model(request.fingerprint)
+        if engine.plan.wire not in map(wire.wire_dtype_name, request.wire_dtypes):
+            raise RefusedInput(f"the run's wire dtype is {engine.plan.wire}: upgrade the client")
+        member = engine.register(request.client_id, request.cut_layer, request.shard_size)
+        session = secrets.token_urlsafe(24)
+        self._sessions[session] = member
+        self._runner.changed()
+        return pb.RegisterResponse(
+            session=session,
+            run_id=self._run_id,
+            credits=engine.credits,
+            steps=member.steps,
+            activation_shape=engine.initial.shapes[member.cut_layer - 1],
+            predict_rows=PREDICT_ROWS,
+        )
+
+    async def Train(
+        self, requests: AsyncIterator[pb.TrainRequest | memoryview], context: Context
+    ) -> AsyncIterator[pb.TrainResponse | memoryview]:
+        """Take batches and reports, tell acknowledgements and directives."""
+        member = self._member(context)
+        if member.attached:
+            raise LimitExceeded("this session has a training stream already")
+        wake = self._runner.watch(member)
+        reader = asyncio.create_task(self._take(member, requests))
+        reader.add_done_callback(lambda _: wake.set())
+        try:
+            self._engine.attach(member.client_id)
+            self._runner.changed()
+            while not reader.done() or member.outbox:
+                while member.outbox:
+                    for message in _messages(member.outbox.popleft()):
+                        yield message
+                await wake.wait()
+                wake.clear()
+            reader.result()
+        finally:
+            reader.cancel()
+            self._runner.unwatch(member)
+            self._drop(member, MemberState.STALE)
+
+    async def PushState(
+        self, requests: AsyncIterator[pb.PushStateRequest | memoryview], context: Context
+    ) -> pb.PushStateResponse:
+        """Take a client's prefix and exit."""
+        member = self._member(context)
+        first = await anext(requests, None)
+        if first is None or isinstance(first, memoryview) or not first.header.bytes:
+            raise RefusedInput("a pushed state begins with its header")
+        limit = self._engine.state_bytes(member.cut_layer) + _STATE_SLACK
+        if first.header.bytes > limit:
+            raise LimitExceeded(f"a pushed state has at most {limit} bytes at this cut layer")
+        assembler = Assembler(first.header.bytes)
+        async for chunk in requests:
+            if not isinstance(chunk, memoryview):
+                raise RefusedInput("a pushed state is one header and its chunks")
+            if assembler.feed(chunk):
+                break
+        data = bytes(assembler.view())
+        weights = await self._runner.compute.run(
+            partial(self._engine.read_state, member.cut_layer, data)
+        )
+        self._engine.push(member.client_id, first.header.round, weights)
+        return pb.PushStateResponse()
+
+    async def PullState(
+        self, request: pb.PullStateRequest, context: Context
+    ) -> AsyncIterator[pb.PullStateResponse | memoryview]:
+        """Give a client the weights to continue with."""
+        weights = self._engine.weights_for(self._member(context).cut_layer)
+        data = memoryview(await self._runner.compute.run(weights.to_bytes))
+        header = pb.StateHeader(round=self._engine.round, bytes=data.nbytes)
+        yield pb.PullStateResponse(header=header)
+        for chunk in wire.chunks(data):
+            yield chunk
+
+    async def Predict(
+        self, requests: AsyncIterator[pb.PredictRequest | memoryview], context: Context
+    ) -> AsyncIterator[pb.PredictResponse]:
+        """Activations in, class probabilities out."""
+        first = await anext(requests, None)
+        if first is None or isinstance(first, memoryview) or not first.HasField("open"):
+            raise RefusedInput("a prediction stream begins with its cut layer")
+        cut_layer = first.open.cut_layer
+        self._require_model(first.open.fingerprint)
+        self._engine.initial.require_cut(cut_layer)
+        client_id = self._member(context).client_id if _session(context) else None
+        schema = self._schema(cut_layer, PREDICT_ROWS)
+        async for request in requests:
+            if isinstance(request, memoryview) or not request.HasField("activation"):
+                raise RefusedInput("an activation begins with its header")
+            payload = await _receive(schema.admit(request.activation), requests)
+            answer = await self._runner.compute.run(
+                partial(self._predict, payload, cut_layer, client_id)
+            )
+            yield pb.PredictResponse(probabilities=answer.numpy().tobytes(), rows=len(answer))
+
+    async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveResponse:
+        """End a session."""
+        self._drop(self._member(context), MemberState.LEFT)
+        return pb.LeaveResponse()
+
+    async def _take(
+        self, member: Member, requests: AsyncIterator[pb.TrainRequest | memoryview]
+    ) -> None:
+        schema = self._schema(member.cut_layer, self._engine.plan.batch_size)
+        async for request in requests:
+            if isinstance(request, memoryview):
+                raise RefusedInput("a chunk came where none was announced")
+            match request.WhichOneof("kind"):
+                case "batch":
+                    await self._take_batch(member, request.batch, schema, requests)
+                case "round_done":
+                    report = wire.record_from_wire(request.round_done, RoundDone)
+                    self._engine.round_done(member.client_id, report)
+                case "evaluation":
+                    evaluation = wire.record_from_wire(request.evaluation, Evaluation)
+                    self._engine.evaluated(member.client_id, evaluation)
+                case _:
+                    raise RefusedInput("an empty message came")
+            self._runner.changed()
+
+    async def _take_batch(
+        self,
+        member: Member,
+        batch: pb.Batch,
+        schema: TensorSchema,
+        requests: AsyncIterator[pb.TrainRequest | memoryview],
+    ) -> None:
+        tensor = schema.admit(batch.activation)
+        rows = batch.activation.shape[0]
+        labels = torch.tensor(list(batch.labels), dtype=torch.int64)
+        self._engine.admit(member.client_id, batch.round, batch.step, labels, rows)
+        payload = await _receive(tensor, requests)
+        self._engine.submit(member.client_id, Batch(batch.round, batch.step, payload, labels))
+
+    def _predict(self, payload: Payload, cut_layer: int, client_id: str | None) -> Tensor:
+        return self._engine.predict(codec.decode(payload), cut_layer, client_id)
+
+    def _member(self, context: Context) -> Member:
+        member = self._sessions.get(_session(context))
+        if member is None or member.state in GONE:
+            raise UnknownSession("this session has ended or was never opened: register again")
+        return member
+
+    def _drop(self, member: Member, state: MemberState) -> None:
+        """Forget a session; a newer one of the same client is none of its business."""
+        self._sessions = {k: m for k, m in self._sessions.items() if m is not member}
+        if self._engine.members.get(member.client_id) is member:
+            self._engine.detach(member.client_id, state)
+        self._runner.changed()
+
+    def _require_model(self, fingerprint: str) -> None:
+        if fingerprint != self._engine.initial.fingerprint:
+            raise ModelMismatch(fingerprint, self._engine.initial.fingerprint)
+
+    def _schema(self, cut_layer: int, rows: int) -> TensorSchema:
+        shape = self._engine.initial.shapes[cut_layer - 1]
+        return TensorSchema(self._engine.plan.wire, shape, rows)
+
+
+async def _receive(
+    tensor: Incoming, requests: AsyncIterator[pb.TrainRequest | pb.PredictRequest | memoryview]
+) -> Payload:
+    """The announced tensor, whole."""
+    async for chunk in requests:
+        if not isinstance(chunk, memoryview):
+            raise RefusedInput("an announced tensor is not complete")
+        if tensor.feed(chunk):
+            return tensor.payload()
+    raise RefusedInput("the stream ended within an announced tensor")
+
+
+def _messages(
+    item: Ack | StartRound | Evaluate | Finish | HeteroError,
+) -> list[pb.TrainResponse | memoryview]:
+    match item:
+        case HeteroError():
+            raise item
+        case Ack():
+            return _ack_messages(item)
+        case StartRound():
+            return [pb.TrainResponse(start_round=wire.record_to_wire(item, pb.StartRound))]
+        case Evaluate():
+            return [pb.TrainResponse(evaluate=wire.record_to_wire(item, pb.Evaluate))]
+        case Finish():
+            return [pb.TrainResponse(finish=wire.record_to_wire(item, pb.Finish))]
+
+
+def _ack_messages(ack: Ack) -> list[pb.TrainResponse | memoryview]:
+    message = pb.Ack(
+        round=ack.round,
+        step=ack.step,
+        loss=ack.loss,
+        accuracy=ack.accuracy,
+        duplicate=ack.duplicate,
+    )
+    if ack.feedback is None:
+        return [pb.TrainResponse(ack=message)]
+    message.feedback.CopyFrom(wire.header_to_wire(ack.feedback))
+    return [pb.TrainResponse(ack=message), *wire.chunks(ack.feedback.data)]
+
+
+def _member_status(member: Member) -> pb.MemberStatus:
+    return pb.MemberStatus(
+        client_id=member.client_id,
+        cut_layer=member.cut_layer,
+        state=member.state.name,
+        shard_size=member.shard_size,
+        samples=member.samples,
+        bytes_received=member.bytes_received,
+    )
+
+
+def _session(context: Context) -> str:
+    metadata = dict(context.invocation_metadata() or ())
+    return str(metadata.get(rpc.SESSION_KEY, ""))

@@ -1,0 +1,53 @@
+"""Settings of hetero-server, and the strategy settings that the simulator shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+from hetero_common.plan import Plan
+from hetero_common.settings import Settings
+
+
+class StrategySettings(BaseModel, frozen=True, use_attribute_docstrings=True):
+    """How the server trains its layers."""
+
+    strategy: Literal["sequential", "averaging"] = "sequential"
+    """One shared server model, or a replica per client that is averaged layer by layer."""
+    order: Literal["arrival", "interleaved", "relay"] = "arrival"
+    """Order of the clients' batches: as they come, step by step in a seeded order, or one client
+    after another within a round. The last two make a run repeatable bit for bit with sequential;
+    averaging is so in any order."""
+    aggregate_every: int = Field(1, ge=1)
+    """Rounds between cross-layer aggregations of the replicas (averaging)."""
+    aggregate_weights: Literal["samples", "uniform"] = "samples"
+    """What a client counts in averages: the samples it contributed, or the same as any other."""
+
+
+class ServerSettings(Settings, StrategySettings, Plan, frozen=True):
+    """Train the deeper layers of a network whose first layers run on hetero-clients."""
+
+    listen: str = "127.0.0.1:50051"
+    """HOST:PORT to listen on; port 0 takes any free one."""
+    insecure: bool = False
+    """Allow an address that other machines can reach, without encryption or authentication."""
+    clients: int = Field(1, ge=1)
+    """Start when this many clients are there; later ones may join."""
+    credits: int = Field(4, ge=1)
+    """Batches that a client may have unacknowledged; bounds the server's memory."""
+    serve: Path | None = None
+    """Train nothing: answer predictions with the model of this finished run directory."""
+
+    @field_validator("listen")
+    @classmethod
+    def _host_and_port(cls, text: str) -> str:
+        host, _, port = text.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise ValueError("write HOST:PORT, such as 127.0.0.1:50051")
+        return text
+
+    def plan(self) -> Plan:
+        """The part of the settings that both sides must agree on."""
+        return Plan(**{name: getattr(self, name) for name in Plan.model_fields})

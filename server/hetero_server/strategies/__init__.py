@@ -1,0 +1,20 @@
+"""Strategies by name: one file each behind the interface of `base`."""
+
+from __future__ import annotations
+
+from hetero_common.compute import Compute
+from hetero_common.plan import Plan
+from hetero_server.strategies.averaging import Averaging
+from hetero_server.strategies.base import FreshLayers, Strategy
+from hetero_server.strategies.sequential import Sequential
+
+__all__ = ["FreshLayers", "Strategy", "build_strategy"]
+
+
+def build_strategy(
+    name: str, plan: Plan, compute: Compute, fresh: FreshLayers, *, aggregate_every: int = 1
+) -> Strategy:
+    """The strategy of this name: `sequential` or `averaging`."""
+    if name == "sequential":
+        return Sequential(plan, compute, fresh)
+    return Averaging(plan, compute, fresh, aggregate_every)

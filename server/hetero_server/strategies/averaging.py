@@ -1,0 +1,78 @@
+"""Averaging: a server replica per client, and cross-layer aggregation every few rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from hetero_common.aggregation import LayerStates
+from hetero_common.compute import Compute
+from hetero_common.errors import NotTraining
+from hetero_common.plan import Plan, StepAt
+from hetero_common.weights import layer_states
+from hetero_server.strategies.base import FreshLayers
+from hetero_server.suffix import StepResult, Suffix
+
+
+class Averaging:
+    """One replica of layers cut_layer+1..L per client, each with its own optimizer.
+
+    Aggregation averages weights, not optimizer state: each replica keeps its own momentum.
+
+    Args:
+        aggregate_every: Rounds between aggregations of the replicas. The last round always has one,
+            so that a finished run has one model.
+    """
+
+    def __init__(
+        self, plan: Plan, compute: Compute, fresh: FreshLayers, aggregate_every: int = 1
+    ) -> None:
+        self._plan = plan
+        self._compute = compute
+        self._fresh = fresh
+        self._aggregate_every = aggregate_every
+        self._replicas: dict[str, Suffix] = {}
+        self._reference: LayerStates = {}
+
+    def add(self, client_id: str, cut_layer: int) -> None:
+        """A new replica starts from the last aggregated layers, or the initial ones."""
+        fresh = self._fresh(cut_layer)
+        self._reference = layer_states(fresh) | self._reference
+        replica = Suffix(fresh, self._plan, self._compute)
+        replica.load(self._reference)
+        self._replicas[client_id] = replica
+
+    def remove(self, client_id: str) -> None:
+        """Free the client's replica."""
+        self._replicas.pop(client_id, None)
+
+    def step(self, client_id: str, activation: Tensor, labels: Tensor, at: StepAt) -> StepResult:
+        """One step of the client's own replica."""
+        replica = self._replicas[client_id]
+        return replica.train_step(activation, labels, replica.first - 1, at)
+
+    def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
+        """All replicas, in the rounds that aggregate."""
+        if not last and (round_ + 1) % self._aggregate_every:
+            return {}
+        return {client_id: replica.states() for client_id, replica in self._replicas.items()}
+
+    def adopt(self, averaged: LayerStates) -> None:
+        """Write the averages to every replica, and keep them for replicas to come."""
+        self._reference |= {k: state for k, state in averaged.items() if k in self._reference}
+        for replica in self._replicas.values():
+            replica.load(averaged)
+
+    def predict(self, activation: Tensor, cut_layer: int, client_id: str | None) -> Tensor:
+        """Probabilities of the client's replica; without a client, of the deepest-reaching one."""
+        if not self._replicas:
+            raise NotTraining("no client takes part, so there is nothing to predict with")
+        replica = self._replicas.get(client_id or "") or min(
+            self._replicas.values(), key=lambda replica: replica.first
+        )
+        return replica.predict(activation, cut_layer)
+
+    def layers(self) -> LayerStates:
+        """The layers as last aggregated."""
+        return self._reference

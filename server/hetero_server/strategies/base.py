@@ -1,0 +1,40 @@
+"""What a strategy decides: which server layers a client's batches train, and what is averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from hetero_common.aggregation import LayerStates
+from hetero_common.plan import StepAt
+from hetero_server.suffix import StepResult
+
+FreshLayers = Callable[[int], Mapping[int, nn.Module]]
+"""New modules for layers cut_layer+1..L at the initial weights of the run."""
+
+
+class Strategy(Protocol):
+    """One way to train the server's layers. Called from one thread only."""
+
+    def add(self, client_id: str, cut_layer: int) -> None:
+        """A client joins; its batches will enter after `cut_layer`."""
+
+    def remove(self, client_id: str) -> None:
+        """A client is gone; an unknown one is ignored."""
+
+    def step(self, client_id: str, activation: Tensor, labels: Tensor, at: StepAt) -> StepResult:
+        """Train on one mini-batch of a client: activation (B, ...), labels (B,) int64."""
+
+    def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
+        """Per client, the server layers that take part in the aggregation after `round_`."""
+
+    def adopt(self, averaged: LayerStates) -> None:
+        """Write averaged layers back to every copy that took part."""
+
+    def predict(self, activation: Tensor, cut_layer: int, client_id: str | None) -> Tensor:
+        """Class probabilities (B, classes); of the client's own server layers where it has any."""
+
+    def layers(self) -> LayerStates:
+        """The server layers to keep when the run is over."""

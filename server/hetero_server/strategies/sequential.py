@@ -1,0 +1,52 @@
+"""Sequential: one shared server model, trained by the clients' batches one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from hetero_common.aggregation import LayerStates
+from hetero_common.compute import Compute
+from hetero_common.plan import Plan, StepAt
+from hetero_server.strategies.base import FreshLayers
+from hetero_server.suffix import StepResult, Suffix
+
+
+class Sequential:
+    """Holds layers min(cut layer)+1..L once; the least memory a server can do with."""
+
+    def __init__(self, plan: Plan, compute: Compute, fresh: FreshLayers) -> None:
+        self._fresh = fresh
+        self._suffix = Suffix({}, plan, compute)
+        self._cuts: dict[str, int] = {}
+
+    def add(self, client_id: str, cut_layer: int) -> None:
+        """Extend the shared model downwards where the new client's cut is the shallowest."""
+        self._cuts[client_id] = cut_layer
+        held = self._suffix.states()
+        missing = {k: layer for k, layer in self._fresh(cut_layer).items() if k not in held}
+        self._suffix.extend(missing)
+
+    def remove(self, client_id: str) -> None:
+        """Nothing is held for a single client."""
+        self._cuts.pop(client_id, None)
+
+    def step(self, client_id: str, activation: Tensor, labels: Tensor, at: StepAt) -> StepResult:
+        """One step of the shared model, entered at the client's cut layer."""
+        return self._suffix.train_step(activation, labels, self._cuts[client_id], at)
+
+    def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
+        """The shared model is already common to all clients: nothing to average."""
+        return {}
+
+    def adopt(self, averaged: LayerStates) -> None:
+        """The averages of client prefixes are the clients' own."""
+
+    def predict(self, activation: Tensor, cut_layer: int, client_id: str | None) -> Tensor:
+        """Probabilities of the shared model."""
+        return self._suffix.predict(activation, cut_layer)
+
+    def layers(self) -> LayerStates:
+        """The shared model."""
+        return self._suffix.states()

@@ -1,0 +1,111 @@
+"""The server's layers: one training step entered at a cut layer, and prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hetero_common.aggregation import LayerStates
+from hetero_common.compute import Compute, Learner
+from hetero_common.errors import RefusedInput
+from hetero_common.plan import Plan, StepAt
+from hetero_common.weights import layer_states, load_states
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Outcome of one server step.
+
+    Attributes:
+        loss: Mean cross-entropy over the batch.
+        correct: Images of the batch that were classified right.
+        feedback: (B, ...) gradient of the loss at the activation, or (B, classes) logits, fp32 on
+            the CPU; None unless the plan asks for one.
+    """
+
+    loss: float
+    correct: int
+    feedback: Tensor | None
+
+
+class Suffix:
+    """Layers first..L of the model with their optimizer.
+
+    Args:
+        layers: Modules by layer number, without gaps up to L.
+        plan: The agreement of the run.
+        compute: Where they live.
+    """
+
+    def __init__(self, layers: Mapping[int, nn.Module], plan: Plan, compute: Compute) -> None:
+        self._plan = plan
+        self._compute = compute
+        self._layers: dict[int, nn.Module] = {}
+        self._learner = Learner(plan, plan.server_lr, ())
+        self.extend(layers)
+
+    @property
+    def first(self) -> int:
+        """Number of the first layer held."""
+        return min(self._layers)
+
+    def extend(self, layers: Mapping[int, nn.Module]) -> None:
+        """Hold and train these layers too."""
+        for number, layer in sorted(layers.items()):
+            self._layers[number] = self._compute.adopt(layer)
+            self._learner.add(layer)
+        self._layers = dict(sorted(self._layers.items()))
+
+    def train_step(
+        self, activation: Tensor, labels: Tensor, cut_layer: int, at: StepAt
+    ) -> StepResult:
+        """One optimizer step on an activation (B, ...) that enters after `cut_layer`.
+
+        Layers up to the cut layer have no part in it and stay as they are.
+        """
+        wants_gradient = self._plan.feedback == "gradient"
+        entering = self._compute.place(activation).detach().requires_grad_(wants_gradient)
+        targets = self._compute.place(labels)
+        self._learner.zero_grad()
+        with self._compute.autocast():
+            logits = self._forward(entering, cut_layer, training=True)
+            loss = F.cross_entropy(logits, targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._learner.step(at)
+        correct = int((logits.detach().argmax(dim=1) == targets).sum())
+        feedback = {"gradient": entering.grad, "logits": logits.detach(), "none": None}
+        returned = feedback[self._plan.feedback]
+        return StepResult(
+            float(loss.detach()), correct, None if returned is None else returned.float().cpu()
+        )
+
+    @torch.no_grad()
+    def predict(self, activation: Tensor, cut_layer: int) -> Tensor:
+        """Class probabilities (B, classes), fp32 on the CPU, of an activation (B, ...).
+
+        Raises:
+            RefusedInput: The cut layer lies before the first layer held.
+        """
+        if cut_layer + 1 not in self._layers:
+            raise RefusedInput(f"the server has no layer {cut_layer + 1} yet: cut deeper")
+        with self._compute.autocast():
+            logits = self._forward(self._compute.place(activation), cut_layer, training=False)
+        return logits.float().softmax(dim=1).cpu()
+
+    def states(self) -> LayerStates:
+        """A copy of all layers' state."""
+        return layer_states(self._layers)
+
+    def load(self, states: LayerStates) -> None:
+        """Take over the state of those layers that are held."""
+        load_states(self._layers, states)
+
+    def _forward(self, activation: Tensor, cut_layer: int, *, training: bool) -> Tensor:
+        for number, layer in self._layers.items():
+            if number > cut_layer:
+                activation = layer.train(training)(activation)
+        return activation
