@@ -83,6 +83,10 @@ class Plan(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True
         normalization.parse(text)
         return text
 
+    def plan(self) -> Plan:
+        """The agreement alone, of settings that hold it among others."""
+        return Plan(**{name: getattr(self, name) for name in Plan.model_fields})
+
     def steps_for(self, shard_size: int) -> int:
         """Mini-batches that a client with `shard_size` images trains per round."""
         return self.steps_per_round or steps_per_epoch(shard_size, self.batch_size)

@@ -21,11 +21,12 @@ ENV_PREFIX = "HETERO_"
 S = TypeVar("S", bound="Settings")
 
 
-class Settings(BaseSettings, frozen=True):
+class Settings(BaseSettings):
     """Settings that every command has."""
 
     model_config = SettingsConfigDict(
         extra="forbid",
+        frozen=True,
         env_prefix=ENV_PREFIX,
         use_attribute_docstrings=True,
         cli_kebab_case=True,
@@ -69,7 +70,7 @@ def load(settings_class: type[S], flags: Sequence[str], program: str) -> S:
     _refuse_misspelt_variables(settings_class)
     try:
         return settings_class(
-            _cli_parse_args=list(flags),  # type: ignore[call-arg]
+            _cli_parse_args=list(flags),
             _cli_prog_name=program,
             **_read_yaml(flags),
         )

@@ -6,8 +6,8 @@ bit, those of a networked run of the same settings and client ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 
 from torch import Tensor
@@ -15,65 +15,140 @@ from torch import Tensor
 from hetero_client.evaluation import evaluate
 from hetero_client.trainer import Shard, Trainer
 from hetero_common import codec
-from hetero_common.control import Evaluate, Finish, StartRound
+from hetero_common.control import Directive, Evaluate, Finish, StartRound
 from hetero_common.errors import HeteroError
 from hetero_common.rundir import RunDir
 from hetero_server.engine import Engine
 from hetero_server.members import Ack, Batch, Member, MemberState
 
+Turn = Iterator[None]
+"""A client's life; it yields whenever the others may go on."""
 
-@dataclass
+
 class SimulatedClient:
-    """A client that is called instead of calling.
+    """A registered client that lives in the simulator instead of in a process of its own.
 
-    Attributes:
-        step: Next step to train; None between rounds.
-        waiting: Whether the step before waits for its feedback.
+    It reads like `hetero_client.participation.Participation`, with the engine in place of the link.
     """
 
-    member: Member
-    trainer: Trainer
-    test: Shard
-    threshold: float
-    eval_samples: int
-    run_dir: RunDir
-    round: StartRound | None = None
-    step: int = 0
-    waiting: bool = False
-    unacknowledged: int = 0
-    bytes_sent: int = 0
-
-
-class Simulation:
-    """Drives an engine and its clients to the end of the run.
-
-    Args:
-        engine: Waits for as many clients as are added.
-    """
-
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        member: Member,
+        trainer: Trainer,
+        test: Shard,
+        *,
+        threshold: float,
+        eval_samples: int,
+        run_dir: RunDir | None = None,
+    ) -> None:
+        self.member = member
+        self.trainer = trainer
         self._engine = engine
-        self._clients: list[SimulatedClient] = []
+        self._test = test
+        self._threshold = threshold
+        self._eval_samples = eval_samples
+        self._run_dir = run_dir
+        self._directives: list[Directive] = []
+        self._feedback: Tensor | None = None
 
-    def add(self, client: SimulatedClient) -> None:
-        """Let a registered client take part."""
-        self._clients.append(client)
+    def run(self) -> Turn:
+        """Take part until the run is over."""
+        self._engine.attach(self.member.client_id)
+        while True:
+            yield from self._until(lambda: self._directives)
+            match self._directives.pop(0):
+                case StartRound() as start:
+                    yield from self._train(start)
+                case Evaluate() as request:
+                    self._evaluate(request)
+                case Finish():
+                    self._engine.detach(self.member.client_id, MemberState.LEFT)
+                    return
 
-    def run(self) -> None:
-        """Train until the last round is done.
+    def _train(self, start: StartRound) -> Turn:
+        plan, member = self._engine.plan, self.member
+        if start.pull_state:
+            self._pull()
+        for step in range(start.steps):
+            sent = self.trainer.forward(start.round, step)
+            payload = codec.encode(sent.activation, plan.wire)
+            yield from self._until(self._has_credit)
+            batch = Batch(start.round, step, payload, sent.labels)
+            self._engine.submit(member.client_id, batch)
+            if plan.feedback != "none":
+                yield from self._until(lambda: self._feedback is not None)
+            self.trainer.backward(start.round, step, self._feedback)
+            self._feedback = None
+            yield
+        yield from self._until(lambda: member.applied == start.steps)
+        if start.push_state:
+            self._engine.push(member.client_id, start.round, self.trainer.model.weights())
+        report = self.trainer.round_done(start.round)
+        self._engine.round_done(member.client_id, report)
+        if self._run_dir is not None:
+            self._run_dir.event("round", bytes_sent=member.bytes_received, **asdict(report))
 
-        Raises:
-            HeteroError: The engine sent a client away.
-        """
-        for client in self._clients:
-            self._engine.attach(client.member.client_id)
-        while not self._engine.is_over:
-            for client in self._clients:
-                self._train_step(client)
-                self._compute()
-                for each in self._clients:
-                    self._hear(each)
+    def _evaluate(self, request: Evaluate) -> None:
+        if request.pull_state:
+            self._pull()
+        evaluation = evaluate(
+            self.trainer.model,
+            self._test if request.last else self._test.first(self._eval_samples),
+            self._predict,
+            threshold=self._threshold,
+            round_=request.round,
+        )
+        self._engine.evaluated(self.member.client_id, evaluation)
+        if self._run_dir is not None:
+            self._run_dir.event("evaluation", last=request.last, **asdict(evaluation))
 
-    def _compute(self) -> None:
-        while (work := self._engine.work()) is not None:
-            self._engine.settle(work, self._engine.perform(work))
+    def _predict(self, activations: Iterator[Tensor]) -> Iterator[Tensor]:
+        member = self.member
+        for activation in activations:
+            arrived = codec.round_trip(activation, self._engine.plan.wire)
+            yield self._engine.predict(arrived, member.cut_layer, member.client_id)
+
+    def _pull(self) -> None:
+        self.trainer.model.load(self._engine.weights_for(self.member.cut_layer))
+
+    def _has_credit(self) -> bool:
+        return self.member.received - self.member.applied < self._engine.credits
+
+    def _until(self, satisfied: Callable[[], object]) -> Turn:
+        self._listen()
+        while not satisfied():
+            yield
+            self._listen()
+
+    def _listen(self) -> None:
+        while self.member.outbox:
+            match self.member.outbox.popleft():
+                case Ack() as ack:
+                    self._feedback = None if ack.feedback is None else codec.decode(ack.feedback)
+                case HeteroError() as error:
+                    raise error
+                case directive:
+                    self._directives.append(directive)
+
+
+def simulate(engine: Engine, clients: list[SimulatedClient]) -> None:
+    """Run all clients, in turns, until the last round is done.
+
+    Raises:
+        HeteroError: The engine sent a client away.
+    """
+    turns = [client.run() for client in clients]
+    while turns:
+        turns = [turn for turn in turns if _advance(turn, partial(_compute, engine))]
+
+
+def _advance(turn: Turn, compute: Callable[[], None]) -> bool:
+    alive = next(turn, StopIteration) is not StopIteration
+    compute()
+    return alive
+
+
+def _compute(engine: Engine) -> None:
+    while (work := engine.work()) is not None:
+        engine.settle(work, engine.perform(work))

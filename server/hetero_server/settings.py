@@ -47,7 +47,3 @@ class ServerSettings(Settings, StrategySettings, Plan, frozen=True):
         if not host or not port.isdigit() or int(port) > 65535:
             raise ValueError("write HOST:PORT, such as 127.0.0.1:50051")
         return text
-
-    def plan(self) -> Plan:
-        """The part of the settings that both sides must agree on."""
-        return Plan(**{name: getattr(self, name) for name in Plan.model_fields})
