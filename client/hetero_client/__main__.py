@@ -5,6 +5,7 @@ hetero-client --cut-layer 3 --server host:50051 --dataset cifar10 --shard 1/3
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
     settings.require(plan)
     model = DeviceModel(plan, cut_layer, Compute(settings.device, plan.precision))
     shard = load_shard(settings, plan, *parse_shard(settings.shard))
-    test = load_test(settings, plan)
+    test = load_test(settings.dataset, settings.data_dir, plan)
     registration = link.register(client_id, cut_layer, len(shard.labels), model.fingerprint)
     trainer = Trainer(plan, client_id, model, shard, registration.steps)
     log.info(
@@ -90,7 +91,11 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
             run_dir=run_dir,
             progress=progress,
         ).run()
-        metadata = {"cut_layer": str(cut_layer), "fingerprint": model.fingerprint}
+        metadata = {
+            "cut_layer": str(cut_layer),
+            "fingerprint": model.fingerprint,
+            "classes": json.dumps(test.classes),
+        }
         run_dir.write(MODEL_FILE, model.weights().to_bytes(metadata))
         run_dir.event("finished", bytes_sent=link.bytes_sent, bytes_received=link.bytes_received)
     link.leave()

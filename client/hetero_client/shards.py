@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
+
 import torch
 
 from hetero_client.data import ImageSource, Split, open_source
@@ -20,7 +21,7 @@ def load_shard(settings: DataSettings, plan: Plan, index: int, count: int) -> Sh
     Raises:
         SettingsError: The data set is missing, unreadable, or has another number of classes.
     """
-    source = _open(settings, plan, "train")
+    source = _open(settings.dataset, settings.data_dir, plan, "train")
     if settings.partition == "iid":
         shards = partition.iid(source.labels, count, plan.seed)
     else:
@@ -28,18 +29,18 @@ def load_shard(settings: DataSettings, plan: Plan, index: int, count: int) -> Sh
     return _decode(source, shards[index], plan)
 
 
-def load_test(settings: DataSettings, plan: Plan) -> Shard:
+def load_test(dataset: str, data_dir: Path, plan: Plan) -> Shard:
     """The whole test split, in a seeded order so that its first images are a fair sample."""
-    source = _open(settings, plan, "test")
+    source = _open(dataset, data_dir, plan, "test")
     order = permutation(len(source.labels), derive_seed("test order", plan.seed))
     return _decode(source, order, plan)
 
 
-def _open(settings: DataSettings, plan: Plan, split: Split) -> ImageSource:
-    source = open_source(settings.dataset, settings.data_dir, split)
+def _open(dataset: str, data_dir: Path, plan: Plan, split: Split) -> ImageSource:
+    source = open_source(dataset, data_dir, split)
     if len(source.classes) != plan.classes:
         raise SettingsError(
-            f"data set {settings.dataset} has {len(source.classes)} classes, but the model has "
+            f"data set {dataset} has {len(source.classes)} classes, but the model has "
             f"{plan.classes}: start the server with --classes {len(source.classes)}"
         )
     return source
@@ -47,4 +48,4 @@ def _open(settings: DataSettings, plan: Plan, split: Split) -> ImageSource:
 
 def _decode(source: ImageSource, indices: partition.Indices, plan: Plan) -> Shard:
     images = source.read(indices, plan.image_size)
-    return Shard(images, torch.from_numpy(np.asarray(source.labels)[indices]))
+    return Shard(images, torch.from_numpy(source.labels[indices]), source.classes)

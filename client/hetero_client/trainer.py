@@ -17,14 +17,15 @@ from hetero_common.sampling import augment, batch_indices, derive_seed
 
 @dataclass(frozen=True)
 class Shard:
-    """Images a client holds: images (N, 3, S, S) uint8, labels (N,) int64."""
+    """Images a client holds: images (N, 3, S, S) uint8, labels (N,) int64, names of the classes."""
 
     images: Tensor
     labels: Tensor
+    classes: tuple[str, ...] = ()
 
     def first(self, count: int) -> Shard:
         """Its first images."""
-        return Shard(self.images[:count], self.labels[:count])
+        return Shard(self.images[:count], self.labels[:count], self.classes)
 
 
 @dataclass(frozen=True)

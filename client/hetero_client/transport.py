@@ -60,14 +60,17 @@ class ServerLink:
     Args:
         address: `host:port`.
         connect_timeout: Seconds to keep trying to reach a server that does not answer yet.
+        wire_dtype: How activations travel, until `status` learns it from the server.
     """
 
-    def __init__(self, address: str, connect_timeout: float = 60.0) -> None:
+    def __init__(
+        self, address: str, connect_timeout: float = 60.0, wire_dtype: str = "fp32"
+    ) -> None:
         self.address = address
         self._connect_timeout = connect_timeout
         self._channel = grpc.insecure_channel(address, options=rpc.CLIENT_OPTIONS)
         self._metadata: tuple[tuple[str, str], ...] = ()
-        self._plan: Plan | None = None
+        self._wire_dtype = wire_dtype
         self._outgoing: queue.SimpleQueue[Message_ | None] = queue.SimpleQueue()
         self._inbox = _Inbox()
         self._reader: threading.Thread | None = None
@@ -97,10 +100,9 @@ class ServerLink:
                 time.sleep(_RETRY_SECONDS)
         if answer.protocol_version != PROTOCOL_VERSION:
             raise VersionMismatch(PROTOCOL_VERSION, answer.protocol_version)
-        self._plan = wire.plan_from_wire(answer.plan)
-        return ServerStatus(
-            answer.run_id, answer.phase, answer.strategy, self._plan, answer.fingerprint
-        )
+        plan = wire.plan_from_wire(answer.plan)
+        self._wire_dtype = plan.wire
+        return ServerStatus(answer.run_id, answer.phase, answer.strategy, plan, answer.fingerprint)
 
     def register(
         self, client_id: str, cut_layer: int, shard_size: int, fingerprint: str
@@ -260,11 +262,6 @@ class ServerLink:
         self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
     ) -> None:
         self.close()
-
-    @property
-    def _wire_dtype(self) -> str:
-        assert self._plan is not None, "status comes first"
-        return self._plan.wire
 
     def _send_chunks(
         self, data: memoryview, to: queue.SimpleQueue[Message_ | None] | None = None

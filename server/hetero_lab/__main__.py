@@ -50,7 +50,7 @@ def _split(settings: SimulationSettings, run_dir: RunDir) -> None:
     engine = build_engine(
         plan, settings, compute, clients=settings.clients, observe=_observer(run_dir)
     )
-    test = load_test(settings, plan)
+    test = load_test(settings.dataset, settings.data_dir, plan)
     clients = []
     for index, cut_layer in enumerate(settings.cuts()):
         client_id = f"client-{index + 1}"
@@ -80,11 +80,10 @@ def _centralized(settings: SimulationSettings, run_dir: RunDir) -> None:
     """As many images as all clients of the split run train on, in as many rounds."""
     plan = settings.plan()
     train = load_shard(settings, plan, 0, 1)
+    test = load_test(settings.dataset, settings.data_dir, plan)
     sizes = [len(train.labels) // settings.clients] * settings.clients
     steps = sum(plan.steps_for(size) for size in sizes)
-    run = Centralized(
-        plan, train, load_test(settings, plan), Compute(settings.device, plan.precision)
-    )
+    run = Centralized(plan, train, test, Compute(settings.device, plan.precision))
     run.run([steps] * plan.rounds, settings.eval_samples, _observer(run_dir))
     weights = Weights(layer_states(numbered(run.model)))
     run_dir.write(MODEL_FILE, weights.to_bytes())

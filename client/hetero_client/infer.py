@@ -1,0 +1,194 @@
+"""hetero-infer: answer images with a trained device and, where it is not sure, its server.
+
+hetero-infer --run runs/board-1 --threshold 0.4 --server host:50051 cat.png dog.png
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field, ValidationError
+from pydantic_settings import CliPositionalArg
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from hetero_client.data.images import decode, stack
+from hetero_client.device_model import DeviceModel
+from hetero_client.early_exit import OperatingPoint
+from hetero_client.evaluation import answer
+from hetero_client.inference import Answer, Inference, Source, in_batches
+from hetero_client.shards import load_test
+from hetero_client.trainer import Shard
+from hetero_client.transport import ServerLink
+from hetero_common.command import run_command
+from hetero_common.compute import Compute
+from hetero_common.errors import RefusedInput, SettingsError
+from hetero_common.plan import Plan
+from hetero_common.rundir import MODEL_FILE, PLAN_FILE
+from hetero_common.settings import Settings
+from hetero_common.weights import read_file
+
+
+class InferenceSettings(Settings):
+    """Answer images with a trained device and, where it is not sure, its server."""
+
+    images: CliPositionalArg[tuple[Path, ...]] = ()
+    """Image files to answer."""
+    run: Path
+    """Run directory of the client that was trained."""
+    server: str = "127.0.0.1:50051"
+    """HOST:PORT of a server that trains this run, or serves it with --serve."""
+    threshold: float = Field(0.5, ge=-1, le=1)
+    """Largest normalized entropy that the exit answers at; 1: always, negative: never."""
+    deadline_ms: float = Field(2000, gt=0)
+    """Milliseconds to wait for the server per request; then the exit answers, degraded."""
+    dataset: str | None = None
+    """Answer the test split of this data set instead of image files, and report accuracy."""
+    data_dir: Path = Path("data")
+    """Where cifar10, cifar100 and stl10 are kept."""
+    samples: int = Field(0, ge=0)
+    """Number of test images to answer; 0: all."""
+    batch_size: int = Field(32, ge=1, le=256)
+    """Images per request."""
+    curve: bool = False
+    """With --dataset: accuracy versus offload over all thresholds."""
+    output: Literal["table", "json"] = "table"
+    """A table, or one JSON object per line."""
+
+
+def main(flags: Sequence[str] | None = None) -> int:
+    """Entry point of the console script."""
+    return run_command("hetero-infer", InferenceSettings, _run, flags)
+
+
+def _run(settings: InferenceSettings) -> None:
+    if bool(settings.images) == (settings.dataset is not None):
+        raise SettingsError("give image files, or --dataset to answer a test split, but not both")
+    if settings.curve and settings.dataset is None:
+        raise SettingsError("--curve needs labels: give a --dataset")
+    device = TrainedDevice(settings)
+    images, test = _inputs(settings, device.plan)
+    with ServerLink(settings.server, wire_dtype=device.plan.wire) as link:
+        device.link = link
+        if settings.curve and test is not None:
+            _print_curve(answer(device.model, test, device.predict).curve(), settings)
+        else:
+            inference = Inference(device.model, device.predict, settings.threshold)
+            parts = in_batches(images, settings.batch_size)
+            answers = [each for part in parts for each in inference.answer(part)]
+            _print_answers(answers, device.classes, settings, test)
+
+
+class TrainedDevice:
+    """What a client's finished run directory holds, ready to answer.
+
+    Raises:
+        SettingsError: The directory holds no finished client run.
+    """
+
+    def __init__(self, settings: InferenceSettings) -> None:
+        try:
+            self.plan = Plan.model_validate_json((settings.run / PLAN_FILE).read_bytes())
+        except (OSError, ValidationError):
+            raise SettingsError(
+                f"{settings.run} is no run directory: it has no valid {PLAN_FILE}"
+            ) from None
+        weights, metadata = read_file(settings.run / MODEL_FILE)
+        if "cut_layer" not in metadata:
+            raise SettingsError(f"{settings.run} is a server's run: name the run of a client")
+        compute = Compute(settings.device, self.plan.precision)
+        self.model = DeviceModel(self.plan, int(metadata["cut_layer"]), compute)
+        try:
+            weights.require_like(self.model.weights())
+        except RefusedInput:
+            raise SettingsError(f"{settings.run} does not hold a device of its plan") from None
+        self.model.load(weights)
+        self.classes: list[str] = json.loads(metadata["classes"])
+        self.link: ServerLink | None = None
+        self._deadline = settings.deadline_ms / 1000
+
+    def predict(self, activations: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Ask the server, within the deadline for each batch."""
+        assert self.link is not None, "a link is set before the first question"
+        for activation in activations:
+            yield from self.link.predict(
+                iter([activation]),
+                cut_layer=self.model.cut_layer,
+                fingerprint=self.model.fingerprint,
+                deadline=self._deadline,
+            )
+
+
+def _inputs(settings: InferenceSettings, plan: Plan) -> tuple[Tensor, Shard | None]:
+    if settings.dataset is None:
+        files = (decode(_read(path), str(path)) for path in settings.images)
+        return stack(files, len(settings.images), plan.image_size), None
+    test = load_test(settings.dataset, settings.data_dir, plan)
+    if settings.samples:
+        test = test.first(settings.samples)
+    return test.images, test
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path} can not be read: {error.strerror}") from None
+
+
+def _print_curve(points: list[OperatingPoint], settings: InferenceSettings) -> None:
+    if settings.output == "json":
+        for point in points:
+            print(json.dumps(vars(point)))
+        return
+    table = Table(title="Accuracy versus offload")
+    for heading in ("threshold", "offloaded", "accuracy"):
+        table.add_column(heading, justify="right")
+    for point in points:
+        table.add_row(
+            f"{point.threshold:.3f}", f"{point.offload_share:.1%}", f"{point.accuracy:.2%}"
+        )
+    Console().print(table)
+
+
+def _print_answers(
+    answers: list[Answer], classes: list[str], settings: InferenceSettings, test: Shard | None
+) -> None:
+    names = [str(path) for path in settings.images] or [str(i) for i in range(len(answers))]
+    if settings.output == "json":
+        for name, each in zip(names, answers, strict=True):
+            fields = {"class": classes[each.label], "confidence": round(each.confidence, 4)}
+            by = {"entropy": round(each.entropy, 4), "source": each.source.value}
+            print(json.dumps({"image": name} | fields | by))
+    elif test is None:
+        Console().print(_answer_table(names, answers, classes))
+    if test is not None:
+        print(_summary(answers, test), file=sys.stderr if settings.output == "json" else sys.stdout)
+
+
+def _answer_table(names: list[str], answers: list[Answer], classes: list[str]) -> Table:
+    table = Table()
+    for heading in ("image", "class", "confidence", "entropy", "answered by"):
+        table.add_column(heading)
+    for name, each in zip(names, answers, strict=True):
+        numbers = (f"{each.confidence:.1%}", f"{each.entropy:.3f}")
+        table.add_row(name, classes[each.label], *numbers, each.source.value)
+    return table
+
+
+def _summary(answers: list[Answer], test: Shard) -> str:
+    right = torch.tensor([each.label for each in answers]) == test.labels
+    by = Counter(each.source for each in answers)
+    shares = ", ".join(f"{source.value} {by[source] / len(answers):.1%}" for source in Source)
+    return f"accuracy {float(right.double().mean()):.2%} of {len(answers)} images; {shares}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Inference on a device: the exit answers when it is sure, else the server, else the exit again."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hetero_client.device_model import DeviceModel
+from hetero_client.early_exit import exits_early, normalized_entropy
+from hetero_client.evaluation import Predict
+from hetero_common.errors import ServerUnreachable
+
+log = logging.getLogger(__name__)
+
+
+class Source(enum.Enum):
+    """Who answered."""
+
+    EXIT = "exit"
+    SERVER = "server"
+    DEGRADED = "degraded"
+    """The exit, although it was not sure: the server was gone or late."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one image.
+
+    Attributes:
+        label: Class number.
+        confidence: Probability of that class, by whoever answered.
+        entropy: Normalized entropy of the exit, in [0, 1].
+    """
+
+    label: int
+    confidence: float
+    entropy: float
+    source: Source
+
+
+class Inference:
+    """Answers images with one device's model.
+
+    Args:
+        model: Prefix and exit, trained.
+        predict: Asks the server; raises ServerUnreachable when it is gone or late.
+        threshold: Largest normalized entropy that the exit may answer at.
+    """
+
+    def __init__(self, model: DeviceModel, predict: Predict, threshold: float) -> None:
+        self._model = model
+        self._predict = predict
+        self._threshold = threshold
+
+    def answer(self, images: Tensor) -> list[Answer]:
+        """Answer a batch of uint8 images (B, 3, S, S); what is not sure goes out in one request."""
+        activation, probabilities = self._model.infer(images)
+        entropy = normalized_entropy(probabilities)
+        local = exits_early(entropy, self._threshold)
+        sources = [Source.EXIT if sure else Source.SERVER for sure in local.tolist()]
+        if not bool(local.all()):
+            offloaded = ~local
+            try:
+                answers = list(self._predict(iter([activation[offloaded]])))
+                probabilities[offloaded] = torch.cat(answers)
+            except ServerUnreachable as error:
+                log.warning("answering from the exit: %s", error)
+                sources = [Source.EXIT if sure else Source.DEGRADED for sure in local.tolist()]
+        confidence, label = probabilities.max(dim=1)
+        rows = zip(label.tolist(), confidence.tolist(), entropy.tolist(), sources, strict=True)
+        return [Answer(*row) for row in rows]
+
+
+def in_batches(images: Tensor, rows: int) -> Iterator[Tensor]:
+    """Split (N, ...) into parts of at most `rows` images."""
+    yield from torch.split(images, rows)

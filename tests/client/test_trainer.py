@@ -1,0 +1,397 @@
+"""A client's training step, held against the method written down once more in plain torch."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hetero_client.device_model import DeviceModel
+from hetero_client.trainer import Shard, Trainer
+from hetero_common import normalization
+from hetero_common.aggregation import LayerStates
+from hetero_common.compute import Compute
+from hetero_common.plan import Feedback, Plan, StepAt
+from hetero_common.sampling import augment, batch_indices, derive_seed
+from hetero_common.weights import layer_states, load_states, numbered
+from hetero_lab.simulation import SimulatedClient, simulate
+from hetero_server.engine import Engine
+from hetero_server.initial import InitialModel
+from hetero_server.orders import arrival
+from hetero_server.suffix import StepResult
+
+PLAN = Plan(
+    model="tinycnn",
+    width=4,
+    image_size=8,
+    normalization="digits",
+    batch_size=6,
+    rounds=3,
+    steps_per_round=4,
+    client_aggregation="none",
+    seed=7,
+)
+CUT = 2
+
+
+def plan_of(**changes: Any) -> Plan:
+    return Plan(**(PLAN.model_dump() | changes))
+
+
+def some_images(count: int, seed: int = 0) -> Shard:
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    return Shard(pixels, torch.randint(0, 10, (count,), generator=generator))
+
+
+def device_model(plan: Plan, cut_layer: int = CUT) -> DeviceModel:
+    torch.manual_seed(plan.seed)
+    return DeviceModel(plan, cut_layer, Compute())
+
+
+class PlainClient:
+    """The paper's client, step 1 of the method: prefix, exit head, optimizer, and nothing else."""
+
+    def __init__(
+        self, plan: Plan, client_id: str, prefix: nn.Module, head: nn.Module, shard: Shard
+    ) -> None:
+        self.plan, self.client_id, self.shard = plan, client_id, shard
+        # Convolutions add up in another order in another memory format; devices use channels_last.
+        self.prefix = copy.deepcopy(prefix).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.head = copy.deepcopy(head)
+        self.parameters = [*self.prefix.parameters(), *self.head.parameters()]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in self.parameters if p.dim() > 1]},
+            {"params": [p for p in self.parameters if p.dim() <= 1], "weight_decay": 0},
+        ]
+        self.optimizer: torch.optim.Optimizer
+        if plan.optimizer == "adam":
+            self.optimizer = torch.optim.Adam(groups, weight_decay=plan.weight_decay)
+        else:
+            self.optimizer = torch.optim.SGD(
+                groups,
+                momentum=plan.momentum,
+                nesterov=plan.momentum > 0,
+                weight_decay=plan.weight_decay,
+            )
+
+    def forward(self, round_: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Activation, exit logits and labels of a step."""
+        plan, count = self.plan, len(self.shard.labels)
+        chosen = torch.from_numpy(
+            batch_indices(
+                count, plan.batch_size, round_ * self.steps + step, plan.seed, self.client_id
+            )
+        )
+        seed = derive_seed(plan.seed, "augment", self.client_id, round_, step)
+        images = augment(self.shard.images[chosen], plan.augment, seed)
+        inputs = normalization.parse(plan.normalization).apply(images)
+        activation = self.prefix(inputs.contiguous(memory_format=torch.channels_last))
+        return activation, self.head(activation), self.shard.labels[chosen]
+
+    def backward(self, loss: Tensor, round_: int, step: int) -> None:
+        """One optimizer step on a loss."""
+        plan = self.plan
+        progress = (round_ + step / self.steps) / plan.rounds
+        factor = 0.5 * (1 + math.cos(math.pi * progress)) if plan.lr_schedule == "cosine" else 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = plan.client_lr * factor
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if plan.grad_clip:
+            nn.utils.clip_grad_norm_(self.parameters, plan.grad_clip)
+        self.optimizer.step()
+
+    def train(self) -> None:
+        """All steps of the run."""
+        for round_, step in itertools.product(range(self.plan.rounds), range(self.steps)):
+            _, logits, labels = self.forward(round_, step)
+            self.backward(F.cross_entropy(logits, labels), round_, step)
+
+    @property
+    def steps(self) -> int:
+        return self.plan.steps_per_round
+
+    def tensors(self) -> dict[str, Tensor]:
+        return tensors(self.prefix, self.head)
+
+
+def tensors(prefix: nn.Module, head: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of both."""
+    states = {"prefix": prefix.state_dict(), "head": head.state_dict()}
+    return {f"{part}.{k}": v for part, state in states.items() for k, v in state.items()}
+
+
+def assert_same_bits(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    assert actual.keys() == expected.keys()
+    differ = [k for k in expected if actual[k].numpy().tobytes() != expected[k].numpy().tobytes()]
+    assert not differ
+
+
+def assert_close(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Equal up to the rounding of fp32: the same sums, written down in another way."""
+    assert actual.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(actual[name], expected[name], msg=lambda m, n=name: f"{n}: {m}")
+
+
+# --- without feedback -----------------------------------------------------------------------------
+
+
+class HostileStrategy:
+    """Trains nothing, and answers each step with garbage, as large as the wire dtype can hold."""
+
+    def __init__(self, initial: InitialModel) -> None:
+        self._initial = initial
+        self.steps = 0
+
+    def add(self, client_id: str, cut_layer: int) -> None: ...
+
+    def remove(self, client_id: str) -> None: ...
+
+    def step(self, client_id: str, activation: Tensor, labels: Tensor, at: StepAt) -> StepResult:
+        self.steps += 1
+        return StepResult(-1e30, 0, torch.full_like(activation, 3e38))
+
+    def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
+        return {}
+
+    def adopt(self, averaged: LayerStates) -> None: ...
+
+    def predict(self, activation: Tensor, cut_layer: int, client_id: str | None) -> Tensor:
+        return torch.full((len(activation), 10), 0.1)
+
+    def layers(self) -> LayerStates:
+        return self._initial.weights.layers
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {},
+        {"optimizer": "adam", "client_lr": 1e-2},
+        {"grad_clip": 0.1, "lr_schedule": "constant", "momentum": 0, "augment": "none"},
+    ],
+    ids=["sgd", "adam", "clipped"],
+)
+def test_without_feedback_nothing_that_the_server_returns_can_steer_a_client(
+    recipe: dict[str, Any],
+) -> None:
+    plan = plan_of(**recipe)
+    initial = InitialModel(plan)
+    strategy = HostileStrategy(initial)
+    engine = Engine(plan, initial, strategy, arrival, clients=2)
+    clients, references = [], []
+    for client_id, cut_layer in (("phone", 1), ("board", 3)):
+        shard = some_images(15 + cut_layer, seed=cut_layer)
+        member = engine.register(client_id, cut_layer, len(shard.labels))
+        model = device_model(plan, cut_layer)
+        trainer = Trainer(plan, client_id, model, shard, member.steps)
+        clients.append(
+            SimulatedClient(engine, member, trainer, shard, threshold=0.5, eval_samples=5)
+        )
+        prefix, head = copy.deepcopy(model.prefix), copy.deepcopy(model.head)
+        load_states(numbered(prefix), initial.weights.layers)
+        load_states({cut_layer: head}, initial.weights.exits)
+        references.append(PlainClient(plan, client_id, prefix, head, shard))
+
+    simulate(engine, clients)
+
+    assert strategy.steps == 2 * plan.rounds * plan.steps_per_round
+    for client, reference in zip(clients, references, strict=True):
+        reference.train()
+        trained = client.trainer.model
+        assert_same_bits(tensors(trained.prefix, trained.head), reference.tensors())
+
+
+def test_without_feedback_a_trainer_ignores_what_is_passed_to_it() -> None:
+    shard = some_images(20)
+    trainers = [Trainer(PLAN, "phone", device_model(PLAN), shard, 4) for _ in range(2)]
+    for round_, step in itertools.product(range(2), range(4)):
+        for trainer, garbage in zip(trainers, (None, math.nan), strict=True):
+            sent = trainer.forward(round_, step)
+            feedback = None if garbage is None else torch.full_like(sent.activation, garbage)
+            trainer.backward(round_, step, feedback)
+    left, right = (tensors(t.model.prefix, t.model.head) for t in trainers)
+    assert_same_bits(left, right)
+
+
+# --- with feedback --------------------------------------------------------------------------------
+
+
+def trained_with(feedback: Feedback, returned: Tensor, **changes: Any) -> tuple[Trainer, Plan]:
+    """A trainer after its first step."""
+    plan = plan_of(feedback=feedback, **changes)
+    trainer = Trainer(plan, "phone", device_model(plan), some_images(20), 4)
+    trainer.forward(0, 0)
+    trainer.backward(0, 0, returned)
+    return trainer, plan
+
+
+def reference_for(plan: Plan) -> PlainClient:
+    model = device_model(plan)
+    return PlainClient(plan, "phone", model.prefix, model.head, some_images(20))
+
+
+def a_gradient() -> Tensor:
+    return torch.randn(6, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("exit_weight", [1.0, 0.3])
+def test_gradient_feedback_is_added_to_the_gradient_of_the_exit(exit_weight: float) -> None:
+    trainer, plan = trained_with("gradient", a_gradient(), exit_weight=exit_weight)
+    reference = reference_for(plan)
+    activation, logits, labels = reference.forward(0, 0)
+    # d(sum(g * h)) / dh is g, to the bit.
+    surrogate = (activation * a_gradient()).sum()
+    reference.backward(exit_weight * F.cross_entropy(logits, labels) + surrogate, 0, 0)
+    assert_same_bits(tensors(trainer.model.prefix, trainer.model.head), reference.tensors())
+
+
+def test_gradient_feedback_alone_trains_the_prefix_and_leaves_the_exit() -> None:
+    trainer, plan = trained_with("gradient", a_gradient(), exit_weight=0, weight_decay=0)
+    reference = reference_for(plan)
+    initial_head = copy.deepcopy(reference.head.state_dict())
+    activation, _, _ = reference.forward(0, 0)
+    reference.backward((activation * a_gradient()).sum(), 0, 0)
+    assert_same_bits(trainer.model.prefix.state_dict(), reference.prefix.state_dict())
+    assert_same_bits(trainer.model.head.state_dict(), initial_head)
+
+
+def test_logits_feedback_distills_the_server_into_the_exit() -> None:
+    server_logits = 3 * torch.randn(6, 10, generator=torch.Generator().manual_seed(2))
+    trainer, plan = trained_with("logits", server_logits, exit_weight=0.7, distill_weight=0.4)
+    reference = reference_for(plan)
+    _, logits, labels = reference.forward(0, 0)
+    server, client = server_logits.softmax(dim=1), logits.softmax(dim=1)
+    divergence = (server * (server.log() - client.log())).sum() / 6  # KL(server || client)
+    reference.backward(0.7 * F.cross_entropy(logits, labels) + 0.4 * divergence, 0, 0)
+    assert_close(tensors(trainer.model.prefix, trainer.model.head), reference.tensors())
+
+
+def test_the_exit_moves_along_the_closed_form_of_its_gradient() -> None:
+    server_logits = torch.randn(6, 10, generator=torch.Generator().manual_seed(3))
+    trainer, plan = trained_with(
+        "logits", server_logits, distill_weight=0.5, momentum=0, weight_decay=0
+    )
+    reference = reference_for(plan)
+    activation, logits, labels = reference.forward(0, 0)
+    client, server = logits.softmax(dim=1), server_logits.softmax(dim=1)
+    by_logits = ((client - F.one_hot(labels, 10)) + 0.5 * (client - server)) / 6
+    head = reference.head.state_dict()
+    expected = {
+        "linear.weight": head["linear.weight"]
+        - plan.client_lr * by_logits.T @ activation.mean(dim=(2, 3)),
+        "linear.bias": head["linear.bias"] - plan.client_lr * by_logits.sum(dim=0),
+    }
+    assert_close(trainer.model.head.state_dict(), {k: v.detach() for k, v in expected.items()})
+
+
+# --- what is sent and reported --------------------------------------------------------------------
+
+
+def test_the_activation_that_goes_out_is_of_the_pass_that_is_trained_on() -> None:
+    plan = plan_of(model=f"{__name__}:dropout_model", augment="none")
+    trainer = Trainer(plan, "phone", device_model(plan), some_images(20), 4)
+    sent = trainer.forward(0, 0)
+    loss = F.cross_entropy(trainer.model.head(sent.activation), sent.labels)
+    trainer.backward(0, 0)
+    # Another pass would have drawn another dropout mask, and so another loss.
+    assert trainer.round_done(0).exit_loss == pytest.approx(loss.item(), rel=1e-6)
+
+
+def test_the_activation_that_goes_out_is_not_touched_by_the_optimizer() -> None:
+    trainer = Trainer(PLAN, "phone", device_model(PLAN), some_images(20), 4)
+    sent = trainer.forward(0, 0)
+    before = sent.activation.clone()
+    trainer.backward(0, 0)
+    assert not sent.activation.requires_grad
+    assert torch.equal(sent.activation, before)
+
+
+def test_the_labels_that_go_out_are_of_the_images_of_the_batch() -> None:
+    shard = some_images(20)
+    trainer = Trainer(PLAN, "phone", device_model(PLAN), shard, 4)
+    for round_, step in itertools.product(range(3), range(4)):
+        sent = trainer.forward(round_, step)
+        trainer.backward(round_, step)
+        chosen = batch_indices(20, 6, 4 * round_ + step, PLAN.seed, "phone")
+        assert torch.equal(sent.labels, shard.labels[torch.from_numpy(chosen)])
+
+
+def test_a_report_holds_the_means_of_its_own_round() -> None:
+    trainer = Trainer(PLAN, "phone", device_model(PLAN), some_images(20), 4)
+    reference = reference_for(PLAN)
+    for round_ in range(2):
+        losses, right = [], 0
+        for step in range(4):
+            trainer.forward(round_, step)
+            trainer.backward(round_, step)
+            _, logits, labels = reference.forward(round_, step)
+            loss = F.cross_entropy(logits, labels)
+            reference.backward(loss, round_, step)
+            losses.append(loss.item())
+            right += int((logits.argmax(dim=1) == labels).sum())
+        report = trainer.round_done(round_)
+        assert report.round == round_
+        assert report.exit_loss == pytest.approx(sum(losses) / 4, rel=1e-12)
+        assert report.exit_accuracy == right / 24
+
+
+# --- dropout --------------------------------------------------------------------------------------
+
+
+def dropout_model(num_classes: int) -> nn.Sequential:
+    return nn.Sequential(
+        OrderedDict(
+            flatten=nn.Flatten(),
+            linear=nn.Sequential(nn.Linear(3 * 8 * 8, 32), nn.Dropout(0.5)),
+            head=nn.Linear(32, num_classes),
+        )
+    )
+
+
+def first_activation(
+    seed: int = 7, client_id: str = "phone", round_: int = 0, step: int = 0
+) -> Tensor:
+    """What an untrained client sends at a step: of equal images, so that only dropout differs."""
+    plan = plan_of(model=f"{__name__}:dropout_model", augment="none", seed=seed)
+    model = device_model(PLAN.model_copy(update={"model": plan.model}))
+    image = some_images(1)
+    shard = Shard(image.images.expand(20, -1, -1, -1), image.labels.expand(20))
+    return Trainer(plan, client_id, model, shard, 4).forward(round_, step).activation
+
+
+def test_dropout_is_a_function_of_seed_client_round_and_step() -> None:
+    reference = first_activation()
+    torch.manual_seed(123)
+    torch.rand(5)
+    assert torch.equal(first_activation(), reference)
+    others = [
+        first_activation(seed=8),
+        first_activation(client_id="board"),
+        first_activation(round_=1),
+        first_activation(step=1),
+    ]
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations([reference, *others], 2))
+
+
+def test_training_with_dropout_does_not_depend_on_other_draws_in_the_process() -> None:
+    plan = plan_of(model=f"{__name__}:dropout_model")
+    trainers = [Trainer(plan, "phone", device_model(plan), some_images(20), 4) for _ in range(2)]
+    for round_, step in itertools.product(range(2), range(4)):
+        for number, trainer in enumerate(trainers):
+            torch.rand(number)  # somebody else's draw, before and within the step
+            trainer.forward(round_, step)
+            torch.rand(number)
+            trainer.backward(round_, step)
+    left, right = (layer_states(numbered(trainer.model.prefix)) for trainer in trainers)
+    assert_same_bits(left[2], right[2])

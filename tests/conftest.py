@@ -1,0 +1,41 @@
+"""What all tests share: a process that commands of ours may run in, and a simulator to compare with.
+
+Commands in this process (`main([...])`) configure logging and torch's threads; whatever they do to
+them is undone after each test. Commands in processes of their own: e2e/conftest.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+Simulate = Callable[..., Path]
+"""(*flags of hetero-sim) -> the run directory it has left."""
+
+
+@pytest.fixture(autouse=True)
+def unchanged_process() -> Iterator[None]:
+    """One thread, as each of our commands has by default; logging as pytest has set it up."""
+    torch.set_num_threads(1)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture
+def simulate(tmp_path_factory: pytest.TempPathFactory) -> Simulate:
+    """Run hetero-sim in this process."""
+    from hetero_lab.__main__ import main
+
+    def run(*flags: str) -> Path:
+        run_dir = tmp_path_factory.mktemp("simulation")
+        assert main([*flags, "--run-dir", str(run_dir)]) == 0
+        return run_dir
+
+    return run
