@@ -51,7 +51,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--zip", type=Path, required=True, help="CIFAR-10 as a zipped image folder")
-    parser.add_argument("--rounds", type=int, default=390, help="about 65 are one sample pass")
+    parser.add_argument("--rounds", type=int, default=325, help="about 65 are one sample pass")
     parser.add_argument("--out", type=Path, default=Path("runs/cifar10"))
     return parser.parse_args()
 

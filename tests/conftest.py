@@ -1,4 +1,4 @@
-"""What all tests share: a process that commands of ours may run in, and a simulator to compare with.
+"""What all tests share: a process that our commands may run in, and a simulator.
 
 Commands in this process (`main([...])`) configure logging and torch's threads; whatever they do to
 them is undone after each test. Commands in processes of their own: e2e/conftest.py.

@@ -81,6 +81,7 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
     ):
         run_dir.write(SETTINGS_FILE, as_yaml(settings))
         run_dir.write(PLAN_FILE, plan.model_dump_json(indent=2))
+        run_dir.event("joined", run=registration.run_id, client=client_id, cut_layer=cut_layer)
         Participation(
             plan,
             link,

@@ -16,7 +16,7 @@ Predict = Callable[[Iterator[Tensor]], Iterator[Tensor]]
 """Activations (B, ...) in, the server's class probabilities (B, classes) out, in order."""
 
 
-def answer(model: DeviceModel, test: Shard, predict: Predict, rows: int = 256) -> Answers:
+def answer(model: DeviceModel, test: Shard, predict: Predict, rows: int) -> Answers:
     """Let exit and server answer every test image, `rows` at a time."""
     exits: list[Tensor] = []
 
@@ -31,10 +31,16 @@ def answer(model: DeviceModel, test: Shard, predict: Predict, rows: int = 256) -
 
 
 def evaluate(
-    model: DeviceModel, test: Shard, predict: Predict, *, threshold: float, round_: int
+    model: DeviceModel,
+    test: Shard,
+    predict: Predict,
+    *,
+    rows: int,
+    threshold: float,
+    round_: int,
 ) -> Evaluation:
     """What a client reports of `test` after a round."""
-    answers = answer(model, test, predict)
+    answers = answer(model, test, predict, rows)
     point = answers.at(threshold)
     return Evaluation(
         round=round_,

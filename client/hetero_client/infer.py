@@ -78,12 +78,14 @@ def _run(settings: InferenceSettings) -> None:
     with ServerLink(settings.server, wire_dtype=device.plan.wire) as link:
         device.link = link
         if settings.curve and test is not None:
-            _print_curve(answer(device.model, test, device.predict).curve(), settings)
+            rows = min(settings.batch_size, device.plan.predict_rows)
+            answers = answer(device.model, test, device.predict, rows)
+            _print_curve(answers.curve(), settings)
         else:
             inference = Inference(device.model, device.predict, settings.threshold)
-            parts = in_batches(images, settings.batch_size)
-            answers = [each for part in parts for each in inference.answer(part)]
-            _print_answers(answers, device.classes, settings, test)
+            parts = in_batches(images, min(settings.batch_size, device.plan.predict_rows))
+            given = [each for part in parts for each in inference.answer(part)]
+            _print_answers(given, device.classes, settings, test)
 
 
 class TrainedDevice:

@@ -93,6 +93,7 @@ class Participation:
             lambda activations: self._link.predict(
                 activations, cut_layer=model.cut_layer, fingerprint=model.fingerprint
             ),
+            rows=self._plan.predict_rows,
             threshold=self._threshold,
             round_=request.round,
         )

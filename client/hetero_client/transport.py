@@ -8,7 +8,6 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,9 +18,11 @@ import torch
 from google.protobuf.message import Message
 from torch import Tensor
 
+from hetero_client.inbox import Inbox
 from hetero_common import codec, rpc, wire
+from hetero_common.codec import Payload
 from hetero_common.control import Directive, Evaluate, Evaluation, Finish, Report, StartRound
-from hetero_common.errors import HeteroError, ServerUnreachable, VersionMismatch
+from hetero_common.errors import HeteroError, RefusedInput, ServerUnreachable, VersionMismatch
 from hetero_common.plan import Plan
 from hetero_common.version import PROTOCOL_VERSION
 from hetero_common.weights import Weights
@@ -72,7 +73,7 @@ class ServerLink:
         self._metadata: tuple[tuple[str, str], ...] = ()
         self._wire_dtype = wire_dtype
         self._outgoing: queue.SimpleQueue[Message_ | None] = queue.SimpleQueue()
-        self._inbox = _Inbox()
+        self._inbox = Inbox()
         self._reader: threading.Thread | None = None
         self.bytes_sent = 0
         """Payload of activations and weights, without frame headers."""
@@ -125,7 +126,7 @@ class ServerLink:
             30.0,
         )
         self._metadata = ((rpc.SESSION_KEY, answer.session),)
-        self._inbox = _Inbox(answer.credits)
+        self._inbox = Inbox(answer.credits)
         return Registration(answer.run_id, answer.credits, answer.steps)
 
     def open(self) -> None:
@@ -134,7 +135,7 @@ class ServerLink:
             iter(self._outgoing.get, None), metadata=self._metadata, wait_for_ready=True
         )
         self._reader = threading.Thread(
-            target=self._inbox.read, args=(call,), name="train-reader", daemon=True
+            target=_read, args=(call, self._inbox), name="train-reader", daemon=True
         )
         self._reader.start()
 
@@ -235,11 +236,11 @@ class ServerLink:
                     self._send_chunks(payload.data, outgoing)
                     ahead += 1
                     if ahead >= _PREDICTIONS_AHEAD:
-                        yield self._probabilities(next(answers))
+                        yield self._probabilities(next(answers, None))
                         ahead -= 1
                 outgoing.put(None)
-                for answer in answers:
-                    yield self._probabilities(answer)
+                for _ in range(ahead):
+                    yield self._probabilities(next(answers, None))
             finally:
                 outgoing.put(None)
                 answers.cancel()
@@ -270,7 +271,9 @@ class ServerLink:
             (to or self._outgoing).put(chunk)
         self.bytes_sent += data.nbytes
 
-    def _probabilities(self, answer: pb.PredictResponse) -> Tensor:
+    def _probabilities(self, answer: pb.PredictResponse | None) -> Tensor:
+        if answer is None:
+            raise ServerUnreachable("the server stopped answering predictions")
         self.bytes_received += len(answer.probabilities)
         values = torch.frombuffer(bytearray(answer.probabilities), dtype=torch.float32)
         return values.view(answer.rows, -1)
@@ -283,77 +286,32 @@ class ServerLink:
             return self._method(name)(request, metadata=self._metadata, timeout=timeout)
 
 
-class _Inbox:
-    """What has arrived on the training stream, for the threads that wait for it."""
+def _read(call: Iterator[pb.TrainResponse | memoryview], inbox: Inbox) -> None:
+    """Sort a training stream into an inbox, to its end; runs in a thread of its own."""
+    error: HeteroError = ServerUnreachable("the server closed the connection")
+    try:
+        with _translated():
+            for message in call:
+                assert not isinstance(message, memoryview), "chunks follow an announcement"
+                if message.WhichOneof("kind") == "ack":
+                    inbox.acknowledge(message.ack.step, _feedback(message.ack, call))
+                else:
+                    inbox.direct(_directive(message))
+    except HeteroError as failure:
+        error = failure
+    inbox.fail(error)
 
-    def __init__(self, credits: int = 0) -> None:
-        self._changed = threading.Condition()
-        self._credits = credits
-        self._available = credits
-        self._directives: deque[Directive] = deque()
-        self._feedback: dict[int, codec.Payload] = {}
-        self._error: HeteroError | None = None
 
-    def read(self, call: Iterator[pb.TrainResponse | memoryview]) -> None:
-        """Read the stream to its end; runs in a thread of its own."""
-        error: HeteroError = ServerUnreachable("the server closed the connection")
-        try:
-            with _translated():
-                for message in call:
-                    self._take(message, call)
-        except HeteroError as failure:
-            error = failure
-        with self._changed:
-            self._error = error
-            self._changed.notify_all()
-
-    def next_directive(self) -> Directive:
-        with self._changed:
-            self._wait(lambda: self._directives)
-            return self._directives.popleft()
-
-    def take_credit(self) -> None:
-        with self._changed:
-            self._wait(lambda: self._available > 0)
-            self._available -= 1
-
-    def drain(self) -> None:
-        with self._changed:
-            self._wait(lambda: self._available == self._credits)
-
-    def feedback(self, step: int) -> codec.Payload:
-        with self._changed:
-            self._wait(lambda: step in self._feedback)
-            return self._feedback.pop(step)
-
-    def _wait(self, satisfied: Callable[[], object]) -> None:
-        self._changed.wait_for(lambda: satisfied() or self._error is not None)
-        if not satisfied() and self._error is not None:
-            raise self._error
-
-    def _take(
-        self,
-        message: pb.TrainResponse | memoryview,
-        call: Iterator[pb.TrainResponse | memoryview],
-    ) -> None:
-        assert not isinstance(message, memoryview), "chunks follow an announcement"
-        if message.WhichOneof("kind") != "ack":
-            with self._changed:
-                self._directives.append(_directive(message))
-                self._changed.notify_all()
-            return
-        ack = message.ack
-        payload = None
-        if ack.HasField("feedback"):
-            tensor = wire.incoming(ack.feedback)
-            while not tensor.feed(memoryview(next(call))):  # type: ignore[arg-type]
-                pass
-            payload = tensor.payload()
-        with self._changed:
-            if payload is not None:
-                self._feedback[ack.step] = payload
-            self._available += 1
-            self._changed.notify_all()
+def _feedback(ack: pb.Ack, call: Iterator[pb.TrainResponse | memoryview]) -> Payload | None:
+    if not ack.HasField("feedback"):
+        return None
+    tensor = wire.incoming(ack.feedback)
+    for chunk in call:
+        if not isinstance(chunk, memoryview):
+            raise RefusedInput("the server's feedback is not complete")
+        if tensor.feed(chunk):
+            break
+    return tensor.payload()
 
 
 def _directive(message: pb.TrainResponse) -> Directive:

@@ -87,6 +87,11 @@ class Plan(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True
         """The agreement alone, of settings that hold it among others."""
         return Plan(**{name: getattr(self, name) for name in Plan.model_fields})
 
+    @property
+    def predict_rows(self) -> int:
+        """Largest batch of a prediction, so that its answer fits one frame of 1 MiB."""
+        return min(256, (1 << 20) // (4 * self.classes + 1))
+
     def steps_for(self, shard_size: int) -> int:
         """Mini-batches that a client with `shard_size` images trains per round."""
         return self.steps_per_round or steps_per_epoch(shard_size, self.batch_size)

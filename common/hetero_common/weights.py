@@ -61,7 +61,7 @@ class Weights:
                 raise RefusedInput("the weights hold a tensor that is no layer's and no exit's")
             states = weights.layers if kind == "layers" else weights.exits
             states.setdefault(int(number), {})[name] = tensor
-        return weights
+        return cls(dict(sorted(weights.layers.items())), dict(sorted(weights.exits.items())))
 
     def require_like(self, reference: Weights) -> None:
         """Check names, shapes, dtypes and finiteness against weights of the agreed schema.

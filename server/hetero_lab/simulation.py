@@ -96,6 +96,7 @@ class SimulatedClient:
             self.trainer.model,
             self._test if request.last else self._test.first(self._eval_samples),
             self._predict,
+            rows=self._engine.plan.predict_rows,
             threshold=self._threshold,
             round_=request.round,
         )

@@ -8,17 +8,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import sys
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from hetero_common.command import run_command
 from hetero_common.compute import Compute
+from hetero_common.errors import SettingsError
 from hetero_common.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE, RunDir
 from hetero_common.settings import as_yaml
+from hetero_common.version import __version__
 from hetero_server.build import build_engine
 from hetero_server.engine import Engine, Phase
 from hetero_server.front import start_server
@@ -44,14 +48,18 @@ def _run(settings: ServerSettings) -> None:
     if settings.serve is not None:
         asyncio.run(_serve(settings, settings.serve))
         return
-    name = f"server-{datetime.now():%Y%m%d-%H%M%S}"
-    with RunDir(settings.run_dir or Path("runs") / name) as run_dir:
+    run_id = f"server-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    path = settings.run_dir or Path("runs") / run_id
+    if (path / MODEL_FILE).exists():
+        raise SettingsError(f"--run-dir {path} holds a finished run: choose another directory")
+    with RunDir(path) as run_dir:
         run_dir.write(SETTINGS_FILE, as_yaml(settings))
         run_dir.write(PLAN_FILE, settings.plan().model_dump_json(indent=2))
-        asyncio.run(_train(settings, run_dir))
+        asyncio.run(_train(settings, run_dir, run_id))
 
 
-async def _train(settings: ServerSettings, run_dir: RunDir) -> None:
+async def _train(settings: ServerSettings, run_dir: RunDir, run_id: str) -> None:
+    run_dir.event("started", run=run_id, version=__version__, torch=torch.__version__)
     engine = build_engine(
         settings.plan(),
         settings,
@@ -60,7 +68,7 @@ async def _train(settings: ServerSettings, run_dir: RunDir) -> None:
         credits=settings.credits,
         observe=run_dir.event,
     )
-    async with _listening(engine, settings, run_dir.path.name) as runner:
+    async with _listening(engine, settings, run_id) as runner:
         work = asyncio.create_task(runner.run())
         over = asyncio.create_task(runner.over())
         await asyncio.wait((work, over), return_when=asyncio.FIRST_COMPLETED)

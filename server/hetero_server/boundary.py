@@ -30,10 +30,12 @@ class BoundaryResult:
     """Outcome of a boundary.
 
     Attributes:
+        aggregated: Whether anything was averaged.
         shared: Averaged layers and exits that clients are to pull; None if they keep their own.
         model: The assembled full model, after the last round.
     """
 
+    aggregated: bool
     shared: Weights | None
     model: Weights | None
 
@@ -65,7 +67,7 @@ def cross_boundary(
         exits = cross_layer_average([own.exits for own in pushed], weights)
         shared = Weights(averaged, exits)
     model = assemble(strategy, contributions, shared) if last else None
-    return BoundaryResult(shared, model)
+    return BoundaryResult(bool(copies) or average_clients, shared, model)
 
 
 def assemble(

@@ -19,8 +19,6 @@ from dataclasses import asdict
 
 from torch import Tensor
 
-from hetero_common import codec
-from hetero_common.compute import seed_step
 from hetero_common.control import Evaluate, Evaluation, Finish, RoundDone, StartRound
 from hetero_common.errors import (
     HeteroError,
@@ -30,12 +28,13 @@ from hetero_common.errors import (
     StepGap,
     UnknownSession,
 )
-from hetero_common.plan import Plan, StepAt
+from hetero_common.plan import Plan
 from hetero_common.weights import Weights
-from hetero_server.boundary import BoundaryResult, Contribution, cross_boundary
+from hetero_server.boundary import BoundaryResult, Contribution
 from hetero_server.initial import InitialModel
 from hetero_server.members import GONE, Ack, Batch, Member, MemberState
 from hetero_server.orders import Order
+from hetero_server.performer import Performer
 from hetero_server.strategies import Strategy
 from hetero_server.work import (
     BoundaryWork,
@@ -101,6 +100,7 @@ class Engine:
         self.members: dict[str, Member] = {}
         self.model: Weights | None = None
         """The assembled full model, once the last round has closed."""
+        self._performer = Performer(plan, strategy)
         self._order = order
         self._clients = clients
         self._uniform_weights = uniform_weights
@@ -139,12 +139,17 @@ class Engine:
 
     def attach(self, client_id: str) -> None:
         """The client's stream is open: it takes part from the next round on."""
-        self.members[client_id].attached = True
+        member = self.members[client_id]
+        member.attached = True
+        if self.phase is Phase.FINISHED:
+            self._finish(member)
         self._advance()
 
     def detach(self, client_id: str, state: MemberState, error: HeteroError | None = None) -> None:
         """The client is gone, or is sent away with an error; nobody waits for it any longer."""
-        member = self.members[client_id]
+        self._dismiss(self.members[client_id], state, error)
+
+    def _dismiss(self, member: Member, state: MemberState, error: HeteroError | None) -> None:
         if member.state in GONE:
             return
         member.enter(state, str(error) if error else state.value)
@@ -153,7 +158,7 @@ class Engine:
         if error is not None:
             member.outbox.append(error)
         self._errands.append(LeaveWork(member))
-        self._observe("left", client=client_id, state=state.name, round=self.round)
+        self._observe("left", client=member.client_id, state=state.name, round=self.round)
         self._advance()
 
     def admit(self, client_id: str, round_: int, step: int, labels: Tensor, rows: int) -> bool:
@@ -208,7 +213,8 @@ class Engine:
     def evaluated(self, client_id: str, evaluation: Evaluation) -> None:
         """A client has evaluated."""
         member = self.members[client_id]
-        if self.phase is not Phase.EVALUATING or evaluation.round != self.round:
+        asked = self.phase is Phase.EVALUATING and member.takes_part and not member.evaluation
+        if not asked or evaluation.round != self.round:
             raise RefusedInput("no evaluation was asked for")
         member.evaluation = evaluation
         self._observe(
@@ -224,8 +230,10 @@ class Engine:
 
     def work(self) -> Work | None:
         """The next piece of computing, or None until something else happens."""
-        if self._errands:
-            return self._errands.popleft()
+        while self._errands:
+            errand = self._errands.popleft()
+            if not (isinstance(errand, LeaveWork) and self._is_replaced(errand.member)):
+                return errand
         if self.phase is Phase.TRAINING:
             member = self._order(self._participants(), self.plan.seed, self.round)
             if member is not None:
@@ -235,29 +243,13 @@ class Engine:
 
     def perform(self, work: Work) -> Outcome:
         """Compute; touches weights and nothing else, so it may run in another thread."""
-        match work:
-            case JoinWork(member):
-                self.strategy.add(member.client_id, member.cut_layer)
-            case LeaveWork(member):
-                if self.members.get(member.client_id) is member:
-                    self.strategy.remove(member.client_id)
-            case StepWork(member, batch):
-                return self._step(member, batch)
-            case BoundaryWork(round_, contributions):
-                return cross_boundary(
-                    self.strategy,
-                    contributions,
-                    round_,
-                    average_clients=self.plan.client_aggregation == "round",
-                    last=self.plan.is_last(round_),
-                )
-        return None
+        return self._performer.perform(work)
 
     def settle(self, work: Work, outcome: Outcome) -> None:
         """Book what `perform` returned."""
         match work, outcome:
             case StepWork(member, _), HeteroError() as error:
-                self.detach(member.client_id, MemberState.EVICTED, error)
+                self._dismiss(member, MemberState.EVICTED, error)
             case StepWork(member, batch), StepOutcome() as result:
                 self._book_step(member, batch, result)
             case BoundaryWork(), BoundaryResult() as result:
@@ -292,6 +284,10 @@ class Engine:
         return self.phase is Phase.FINISHED and not any(m.attached for m in self.members.values())
 
     # How it goes on.
+
+    def _is_replaced(self, member: Member) -> bool:
+        """Whether the server layers under this client's id are a newer session's by now."""
+        return self.members[member.client_id] is not member
 
     def _participants(self) -> list[Member]:
         return [member for member in self.members.values() if member.takes_part]
@@ -330,7 +326,7 @@ class Engine:
     def _close_round_when_done(self) -> None:
         participants = self._participants()
         if not participants:
-            self.phase = Phase.WAITING
+            self._start_round()  # again, with whoever waits for one
         elif all(member.state is MemberState.SYNCING for member in participants):
             self.phase = Phase.CLOSING
             self._errands.append(BoundaryWork(self.round, self._contributions(participants)))
@@ -345,21 +341,6 @@ class Engine:
             )
             for member in sorted(participants, key=lambda member: member.client_id)
         ]
-
-    def _step(self, member: Member, batch: Batch) -> StepOutcome | HeteroError:
-        try:
-            activation = codec.decode(batch.payload)
-        except RefusedInput as error:
-            return error
-        seed_step(self.plan.seed, "server", member.client_id, batch.round, batch.step)
-        at = StepAt(batch.round, batch.step, member.steps)
-        result = self.strategy.step(member.client_id, activation, batch.labels, at)
-        feedback = result.feedback
-        return StepOutcome(
-            result.loss,
-            result.correct,
-            None if feedback is None else codec.encode(feedback, self.plan.wire),
-        )
 
     def _book_step(self, member: Member, batch: Batch, outcome: StepOutcome) -> None:
         member.applied += 1
@@ -379,7 +360,7 @@ class Engine:
             for member in self.members.values():
                 member.needs_pull = True
         self.model = result.model
-        for member in participants:
+        for member in participants if result.aggregated else ():
             member.pending_samples = 0
         if self.plan.evaluates_after(self.round):
             self._start_evaluation(participants)
@@ -400,11 +381,14 @@ class Engine:
             self.phase = Phase.FINISHED
             for member in self.members.values():
                 if member.attached:
-                    member.outbox.append(Finish("all rounds are done"))
+                    self._finish(member)
             self._observe("finished", rounds=self.plan.rounds)
         else:
             self.round += 1
             self._start_round()
+
+    def _finish(self, member: Member) -> None:
+        member.outbox.append(Finish("all rounds are done"))
 
     def _observe_round(self, member: Member) -> None:
         report = member.report

@@ -29,8 +29,6 @@ from hetero_server.members import GONE, Ack, Batch, Member, MemberState
 from hetero_server.runner import Runner
 from hetero_splitee.v1 import service_pb2 as pb
 
-PREDICT_ROWS = 256
-"""Largest batch of a Predict request."""
 _STATE_SLACK = 1 << 20
 """Bytes that a safetensors header may add to the tensors of a pushed state."""
 
@@ -87,7 +85,7 @@ class HeteroSplitService:
             credits=engine.credits,
             steps=member.steps,
             activation_shape=engine.initial.shapes[member.cut_layer - 1],
-            predict_rows=PREDICT_ROWS,
+            predict_rows=engine.plan.predict_rows,
         )
 
     async def Train(
@@ -161,7 +159,7 @@ class HeteroSplitService:
         self._require_model(first.open.fingerprint)
         self._engine.initial.require_cut(cut_layer)
         client_id = self._member(context).client_id if _session(context) else None
-        schema = self._schema(cut_layer, PREDICT_ROWS)
+        schema = self._schema(cut_layer, self._engine.plan.predict_rows)
         async for request in requests:
             if isinstance(request, memoryview) or not request.HasField("activation"):
                 raise RefusedInput("an activation begins with its header")

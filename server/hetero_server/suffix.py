@@ -55,7 +55,9 @@ class Suffix:
 
     def extend(self, layers: Mapping[int, nn.Module]) -> None:
         """Hold and train these layers too."""
-        for number, layer in sorted(layers.items()):
+        # Deepest first: extensions add shallower layers, so the order of the parameters, and with
+        # it the rounding of a clipped norm, does not depend on who registered first.
+        for number, layer in sorted(layers.items(), reverse=True):
             self._layers[number] = self._compute.adopt(layer)
             self._learner.add(layer)
         self._layers = dict(sorted(self._layers.items()))

@@ -138,9 +138,7 @@ def assert_same_bits(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor
 
 def assert_close(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Equal up to the rounding of fp32: the same sums, written down in another way."""
-    assert actual.keys() == expected.keys()
-    for name in expected:
-        torch.testing.assert_close(actual[name], expected[name], msg=lambda m, n=name: f"{n}: {m}")
+    torch.testing.assert_close(dict(actual), dict(expected))
 
 
 # --- without feedback -----------------------------------------------------------------------------

@@ -208,6 +208,7 @@ def test_bulk_bytes_cross_in_frames_of_the_agreed_size(size: int) -> None:
     assert bytes(assembler.view()) == data.tobytes()
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=60), st.lists(st.integers(1, 59)))
 def test_an_assembler_takes_any_chunking(data: bytes, cuts: list[int]) -> None:
     ends = sorted({cut for cut in cuts if cut < len(data)} | {len(data)})

@@ -1,7 +1,7 @@
 """Our commands as real processes: in a folder of their own, always reaped.
 
     with launch("hetero-server", "--listen", "127.0.0.1:0") as server:
-        with launch("hetero-client", "--server", server.ready()) as client:
+        with launch("hetero-client", "--server", server.address) as client:
             assert client.finish().code == 0
 
 Nothing here waits for a time: a process is ready when it says so, and is over when it ends. A
@@ -15,6 +15,7 @@ import subprocess
 import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -46,8 +47,9 @@ class Process:
         # Standard error goes to a file: an unread pipe would stop a talkative process.
         self._stderr = folder.with_name(f"{folder.name}.stderr")
 
-    def ready(self) -> str:
-        """Wait for a server's ready line; the HOST:PORT it holds."""
+    @cached_property
+    def address(self) -> str:
+        """HOST:PORT of a server, once its first line has said that it listens."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line.startswith(_READY), f"{line!r} is no ready line\n{self._stderr.read_text()}"
@@ -60,7 +62,8 @@ class Process:
         return Finished(self._process.wait(), stdout, self._stderr.read_text())
 
     def __enter__(self) -> Process:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("HETERO_")}
+        ours = ("HETERO_", "COLUMNS")  # settings, and the width of tables
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
         with self._stderr.open("w") as stderr:
             self._process = subprocess.Popen(
                 self._command,

@@ -133,7 +133,7 @@ class GetStatusResponse(google.protobuf.message.Message):
     protocol_version: builtins.int
     run_id: builtins.str
     phase: builtins.str
-    """WAITING, TRAINING, EVALUATING, FINISHED or SERVING."""
+    """WAITING, TRAINING, CLOSING, EVALUATING, FINISHED or SERVING."""
     round: builtins.int
     strategy: builtins.str
     fingerprint: builtins.str

@@ -1,0 +1,128 @@
+"""A run whose server model does nothing: what remains is everything around it.
+
+The gRPC front, service, runner, engine, codec and client link are the real ones, on loopback; only
+the strategy is empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from measure import SEED
+from torch import Tensor
+
+from hetero_client.transport import ServerLink
+from hetero_common.aggregation import LayerStates
+from hetero_common.control import RoundDone, StartRound
+from hetero_common.plan import Plan, StepAt
+from hetero_server.engine import Engine
+from hetero_server.front import start_server
+from hetero_server.initial import InitialModel
+from hetero_server.orders import arrival
+from hetero_server.runner import ComputeThread, Runner
+from hetero_server.service import HeteroSplitService
+from hetero_server.suffix import StepResult
+
+CUT_LAYER = 3
+BATCH = 64
+SHAPE = (BATCH, 16, 32, 32)
+"""Of one activation after CUT_LAYER: 4 MiB of fp32."""
+
+_ENDLESS = 1_000_000  # rounds; the last one would have the weights pushed
+
+
+@dataclass(frozen=True)
+class NullStrategy:
+    """Holds no layers and trains none; a step takes `seconds`."""
+
+    seconds: float = 0.0
+
+    def add(self, client_id: str, cut_layer: int) -> None:
+        """Nothing is held."""
+
+    def remove(self, client_id: str) -> None:
+        """Nothing is held."""
+
+    def step(self, client_id: str, activation: Tensor, labels: Tensor, at: StepAt) -> StepResult:
+        """The activation has been decoded and checked; that was all."""
+        if self.seconds:
+            time.sleep(self.seconds)
+        return StepResult(loss=0.0, correct=0, feedback=None)
+
+    def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
+        """Nothing is aggregated."""
+        return {}
+
+    def adopt(self, averaged: LayerStates) -> None:
+        """Nothing is held."""
+
+    def predict(self, activation: Tensor, cut_layer: int, client_id: str | None) -> Tensor:
+        """No benchmark predicts."""
+        raise NotImplementedError
+
+    def layers(self) -> LayerStates:
+        """Nothing is held."""
+        return {}
+
+
+def null_engine(
+    kind: type[Engine] = Engine, *, steps: int, clients: int = 1, seconds: float = 0.0
+) -> Engine:
+    """An engine of `steps` per round that trains nothing, and whose run does not end."""
+    plan = Plan(
+        **{"model": "resnet18", "width": 16, "image_size": 32, "batch_size": BATCH, "seed": SEED},
+        **{"rounds": _ENDLESS, "steps_per_round": steps, "client_aggregation": "none"},
+    )
+    return kind(plan, InitialModel(plan), NullStrategy(seconds), arrival, clients=clients)
+
+
+@contextlib.asynccontextmanager
+async def served(engine: Engine) -> AsyncIterator[str]:
+    """The engine behind gRPC; its HOST:PORT."""
+    compute = ComputeThread()
+    runner = Runner(engine, compute)
+    service = HeteroSplitService(runner, "null", "sequential")
+    server, port = await start_server(service, "127.0.0.1:0", insecure=False)
+    work = asyncio.create_task(runner.run())
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        work.cancel()
+        await server.stop(0)
+        compute.close()
+
+
+class NullClient:
+    """A client that sends the same random activation over and over."""
+
+    def __init__(self, address: str, client_id: str) -> None:
+        self._link = ServerLink(address)
+        status = self._link.status()
+        self._link.register(client_id, CUT_LAYER, BATCH, status.fingerprint)
+        self._link.open()
+        self._activation, self._labels = batch()
+
+    def train_round(self) -> None:
+        """Send a round's batches, as fast as the credits allow, and wait for the last one."""
+        start = self._link.next_directive()
+        assert isinstance(start, StartRound), "the run does not end"
+        for step in range(start.steps):
+            self._link.send_batch(start.round, step, self._activation, self._labels)
+        self._link.drain()
+        self._link.report(RoundDone(start.round, exit_loss=0.0, exit_accuracy=0.0))
+
+    def close(self) -> None:
+        """Leave the run."""
+        self._link.leave()
+        self._link.close()
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    """Activation (B, C, H, W) and labels (B,) of one step."""
+    generator = torch.Generator().manual_seed(SEED)
+    return torch.randn(SHAPE, generator=generator), torch.arange(BATCH) % 10

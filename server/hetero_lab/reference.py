@@ -1,0 +1,132 @@
+"""docs/settings.md: every setting of every command, from the settings models themselves.
+
+python -m hetero_lab.reference > docs/settings.md
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from hetero_client.infer import InferenceSettings
+from hetero_client.settings import ClientSettings, DataSettings, ModelExpectation
+from hetero_common.plan import Plan
+from hetero_common.settings import Settings
+from hetero_lab.settings import SimulationSettings
+from hetero_server.settings import ServerSettings, StrategySettings
+
+COMMANDS: dict[str, type[Settings]] = {
+    "hetero-server": ServerSettings,
+    "hetero-client": ClientSettings,
+    "hetero-infer": InferenceSettings,
+    "hetero-sim": SimulationSettings,
+}
+
+_GROUPS: dict[type, str] = {
+    Plan: "agreement",
+    StrategySettings: "strategy",
+    DataSettings: "data",
+    ModelExpectation: "expectation",
+    Settings: "process",
+}
+"""Name of the group that a class's fields make up, in the order of the tables."""
+
+_KINDS = {bool: "switch", int: "integer", float: "number", str: "text", Path: "path"}
+_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+
+_PREFACE = """\
+# Settings
+
+Every command reads its settings from four places. The first that names a setting decides:
+
+1. flags: `--batch-size 64`; a switch is `--insecure` or `--no-insecure`;
+2. the environment: `HETERO_BATCH_SIZE=64`; a switch is `true` or `false`;
+3. a YAML file given with `--config FILE` (or `HETERO_CONFIG`): `batch_size: 64`;
+4. the default.
+
+An unknown flag or YAML key, and a value of the wrong type or out of range, end the command before
+it starts anything. So does a `HETERO_` variable that is almost the name of one of the command's
+settings. Other `HETERO_` variables are ignored: they may belong to another command.
+
+The resolved settings of a run are written to `settings.yaml` in its run directory, in the form that
+`--config` reads (see [runs.md](runs.md)).
+
+Exit codes: 0 done; 1 the run failed; 2 bad input, nothing was started; 130 interrupted.
+
+The server decides the *agreement* and tells it to every client. A client brings what is its own:
+cut layer, data, device, threads."""
+
+
+def reference() -> str:
+    """The whole page."""
+    return "\n".join([_PREFACE, *(line for command in COMMANDS for line in _section(command))])
+
+
+def _section(command: str) -> Iterator[str]:
+    settings = COMMANDS[command]
+    yield from ("", f"## {command}", "", inspect.cleandoc(settings.__doc__ or ""), "")
+    yield from ("| flag | value | default | meaning |", "|---|---|---|---|")
+    for owner in (settings, *_GROUPS):
+        fields = [item for item in settings.model_fields.items() if _owner(settings, item) is owner]
+        if fields and owner is not settings:
+            summary = inspect.cleandoc(owner.__doc__ or "").splitlines()[0]
+            yield _row(f"**{_GROUPS[owner]}**", "", "", summary)
+        for name, field in fields:
+            meaning = " ".join((field.description or "").split())
+            yield _row(_flag(name, field), _value(field), _default(field), meaning)
+
+
+def _owner(settings: type[Settings], item: tuple[str, FieldInfo]) -> type:
+    """The class whose body has the field."""
+    return next(c for c in settings.__mro__ if item[0] in inspect.get_annotations(c))
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _flag(name: str, field: FieldInfo) -> str:
+    positional = get_origin(field.annotation) is tuple
+    return f"`{name.upper()}...`" if positional else f"`--{name.replace('_', '-')}`"
+
+
+def _value(field: FieldInfo) -> str:
+    kind = _without_none(field.annotation)
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        kind = get_args(kind)[0]
+    bounds = [
+        f"{sign} {getattr(limit, attribute)}"
+        for limit in field.metadata
+        for attribute, sign in _BOUNDS.items()
+        if hasattr(limit, attribute)
+    ]
+    return " ".join([_KINDS[kind], ", ".join(bounds)]).strip()
+
+
+def _without_none(annotation: Any) -> Any:
+    """`T` of `T | None`."""
+    members = [member for member in get_args(annotation) if member is not type(None)]
+    return members[0] if type(None) in get_args(annotation) else annotation
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    if isinstance(field.default, bool):
+        return "on" if field.default else "off"
+    return "none" if field.default in (None, ()) else f"`{field.default}`"
+
+
+def main() -> None:
+    """Print the page."""
+    print(reference())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The arithmetic behind the engine's work; all of it runs in the one compute thread."""
+
+from __future__ import annotations
+
+from hetero_common import codec
+from hetero_common.compute import seed_step
+from hetero_common.errors import HeteroError, RefusedInput
+from hetero_common.plan import Plan, StepAt
+from hetero_server.boundary import cross_boundary
+from hetero_server.members import Batch, Member
+from hetero_server.strategies import Strategy
+from hetero_server.work import (
+    BoundaryWork,
+    JoinWork,
+    LeaveWork,
+    Outcome,
+    StepOutcome,
+    StepWork,
+    Work,
+)
+
+
+class Performer:
+    """Turns work into outcomes.
+
+    Args:
+        plan: The agreement of the run.
+        strategy: Trains the server's layers.
+    """
+
+    def __init__(self, plan: Plan, strategy: Strategy) -> None:
+        self._plan = plan
+        self._strategy = strategy
+
+    def perform(self, work: Work) -> Outcome:
+        """Compute; touches weights and nothing else, so it may run in another thread."""
+        match work:
+            case JoinWork(member):
+                self._strategy.add(member.client_id, member.cut_layer)
+            case LeaveWork(member):
+                self._strategy.remove(member.client_id)
+            case StepWork(member, batch):
+                return self._step(member, batch)
+            case BoundaryWork(round_, contributions):
+                return cross_boundary(
+                    self._strategy,
+                    contributions,
+                    round_,
+                    average_clients=self._plan.client_aggregation == "round",
+                    last=self._plan.is_last(round_),
+                )
+        return None
+
+    def _step(self, member: Member, batch: Batch) -> StepOutcome | HeteroError:
+        try:
+            activation = codec.decode(batch.payload)
+        except RefusedInput as error:
+            return error
+        seed_step(self._plan.seed, "server", member.client_id, batch.round, batch.step)
+        at = StepAt(batch.round, batch.step, member.steps)
+        result = self._strategy.step(member.client_id, activation, batch.labels, at)
+        feedback = result.feedback
+        return StepOutcome(
+            result.loss,
+            result.correct,
+            None if feedback is None else codec.encode(feedback, self._plan.wire),
+        )

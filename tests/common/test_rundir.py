@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from hetero_common.errors import SettingsError
+from hetero_common.rundir import METRICS_FILE, RunDir, read_events
+
+
+def test_events_are_kept_in_order_with_their_fields(tmp_path: Path) -> None:
+    with RunDir(tmp_path / "runs" / "one") as run_dir:
+        run_dir.event("joined", client="phöne\n1", cut_layer=3)
+        run_dir.event("round", round=0, loss=0.25, exit_loss=None)
+        events = read_events(run_dir.path)  # readable while the run goes on
+    assert [event["event"] for event in events] == ["joined", "round"]
+    assert events[0]["client"] == "phöne\n1"
+    assert (events[1]["round"], events[1]["loss"], events[1]["exit_loss"]) == (0, 0.25, None)
+    assert all(event["seconds"] >= 0 and event["time"] > 1.7e9 for event in events)
+
+
+def test_each_event_is_a_line_of_json(tmp_path: Path) -> None:
+    with RunDir(tmp_path) as run_dir:
+        run_dir.event("joined", client="a\nb\u2028c")
+        run_dir.event("finished")
+    lines = (tmp_path / METRICS_FILE).read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["joined", "finished"]
+
+
+def test_a_resumed_run_appends(tmp_path: Path) -> None:
+    for number in range(2):
+        with RunDir(tmp_path) as run_dir:
+            run_dir.event("round", round=number)
+    assert [event["round"] for event in read_events(tmp_path)] == [0, 1]
+
+
+def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:
+    with RunDir(tmp_path) as run_dir:
+        run_dir.event("round", round=0)
+        run_dir.event("round", round=1)
+    whole = (tmp_path / METRICS_FILE).read_bytes()
+    first = whole.index(b"\n") + 1
+    for length in range(first, len(whole) - 1):
+        (tmp_path / METRICS_FILE).write_bytes(whole[:length])
+        assert [event["round"] for event in read_events(tmp_path)] == [0], length
+
+
+def test_a_line_cut_short_costs_no_event_of_the_resumed_run(tmp_path: Path) -> None:
+    (tmp_path / METRICS_FILE).write_text('{"event": "round", "round": 0}\n{"event": "rou')
+    with RunDir(tmp_path) as run_dir:
+        run_dir.event("round", round=1)
+        run_dir.event("round", round=2)
+    assert [event["round"] for event in read_events(tmp_path)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("data", ["größe: 1\n", b"\x00\xff"])
+def test_a_file_is_written_whole_and_nothing_else_is_left(
+    tmp_path: Path, data: str | bytes
+) -> None:
+    with RunDir(tmp_path) as run_dir:
+        run_dir.write("file", "a much longer first version")
+        run_dir.write("file", data)
+    expected = data.encode("utf-8") if isinstance(data, str) else data
+    assert (tmp_path / "file").read_bytes() == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", METRICS_FILE]
+
+
+def test_new_bytes_are_on_disk_before_they_take_the_old_ones_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, bytes]] = []
+
+    def fsync(descriptor: int) -> None:
+        seen.append((os.fstat(descriptor).st_size, (tmp_path / "file").read_bytes()))
+
+    with RunDir(tmp_path) as run_dir:
+        run_dir.write("file", b"old")
+        monkeypatch.setattr(os, "fsync", fsync)
+        run_dir.write("file", b"longer and new")
+    assert seen == [(len(b"longer and new"), b"old")]
+    assert (tmp_path / "file").read_bytes() == b"longer and new"
+
+
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with RunDir(tmp_path) as run_dir:
+        run_dir.write("file", b"old")
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+            patch.setattr(os, "fsync", full)
+            run_dir.write("file", b"new")
+        assert (tmp_path / "file").read_bytes() == b"old"
+        run_dir.write("file", b"newer")  # the failure does not stand in the way
+    assert (tmp_path / "file").read_bytes() == b"newer"
+
+
+def test_a_run_directory_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError) as caught:
+        RunDir(tmp_path / "file")
+    assert str(caught.value) == f"--run-dir {tmp_path / 'file'} can not be written: File exists"

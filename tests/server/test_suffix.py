@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hetero_common.aggregation import LayerStates
+from hetero_common.compute import Compute
+from hetero_common.errors import RefusedInput
+from hetero_common.plan import Plan, StepAt
+from hetero_server.initial import InitialModel
+from hetero_server.suffix import Suffix
+
+AT = StepAt(0, 0, 2)
+CUTS = range(1, 6)
+MakeBatch = Callable[[int, int], tuple[Tensor, Tensor]]
+
+
+@pytest.fixture
+def build(plan: Plan, initial: InitialModel, compute: Compute) -> Callable[..., Suffix]:
+    """A suffix of everything after layer `cut`, with some fields of the plan changed."""
+
+    def build(cut: int = 1, **changes: object) -> Suffix:
+        return Suffix(initial.fresh(cut), plan.model_copy(update=changes), compute)
+
+    return build
+
+
+def equal(first: LayerStates, second: LayerStates, number: int) -> bool:
+    return all(torch.equal(value, second[number][name]) for name, value in first[number].items())
+
+
+def plain(initial: InitialModel, cut: int) -> nn.Sequential:
+    """The same layers without anything of ours around them."""
+    return nn.Sequential(*initial.fresh(cut).values()).train()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_batch_leaves_layers_up_to_its_cut_bit_for_bit(
+    build: Callable[..., Suffix], make_batch: MakeBatch, cut: int, optimizer: str
+) -> None:
+    suffix = build(1, momentum=0.9, weight_decay=0.1, optimizer=optimizer)
+    for seed in range(2):  # every layer has momentum now
+        suffix.train_step(*make_batch(1, seed), 1, AT)
+    before = suffix.states()
+    suffix.train_step(*make_batch(cut, 2), cut, AT)
+    after = suffix.states()
+    untouched = [number for number in before if equal(before, after, number)]
+    assert untouched == list(range(2, cut + 1))
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_step_reports_loss_and_hits_of_the_batch(
+    build: Callable[..., Suffix], make_batch: MakeBatch, initial: InitialModel, cut: int
+) -> None:
+    activation, labels = make_batch(cut, 0)
+    logits = plain(initial, cut)(activation).detach()
+    result = build(cut).train_step(activation, labels, cut, AT)
+    assert result.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)
+    assert result.correct == int((logits.argmax(dim=1) == labels).sum())
+    assert result.feedback is None
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_gradient_feedback_continues_the_autograd_of_the_whole(
+    build: Callable[..., Suffix], plan: Plan, initial: InitialModel, cut: int
+) -> None:
+    torch.manual_seed(0)
+    images, labels = torch.randn(6, 3, 8, 8), torch.randint(0, plan.classes, (6,))
+    whole = plain(initial, 0)
+    F.cross_entropy(whole(images), labels).backward()  # type: ignore[no-untyped-call]
+    expected = [parameter.grad for parameter in whole[:cut].parameters()]
+
+    prefix = plain(initial, 0)[:cut]
+    activation = prefix(images)
+    result = build(cut, feedback="gradient").train_step(activation.detach(), labels, cut, AT)
+    assert result.feedback is not None
+    activation.backward(result.feedback)
+    actual = [parameter.grad for parameter in prefix.parameters()]
+    assert len(actual) == len(expected) > 0
+    torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_logits_feedback_is_what_the_suffix_answers_before_the_step(
+    build: Callable[..., Suffix], make_batch: MakeBatch, initial: InitialModel, cut: int
+) -> None:
+    activation, labels = make_batch(cut, 0)
+    result = build(cut, feedback="logits").train_step(activation, labels, cut, AT)
+    assert result.feedback is not None
+    assert not result.feedback.requires_grad
+    torch.testing.assert_close(result.feedback, plain(initial, cut)(activation).detach())
+
+
+@pytest.mark.parametrize("feedback", ["none", "gradient", "logits"])
+def test_feedback_does_not_change_the_step(
+    build: Callable[..., Suffix], make_batch: MakeBatch, feedback: str
+) -> None:
+    plainly, returning = build(2), build(2, feedback=feedback)
+    for suffix in (plainly, returning):
+        suffix.train_step(*make_batch(2, 0), 2, AT)
+    first, second = plainly.states(), returning.states()
+    assert all(equal(first, second, number) for number in first)
+
+
+@pytest.mark.parametrize("feedback", ["gradient", "logits"])
+def test_feedback_is_fp32_whatever_the_precision(
+    plan: Plan, initial: InitialModel, make_batch: MakeBatch, feedback: str
+) -> None:
+    agreed = plan.model_copy(update={"feedback": feedback})
+    suffix = Suffix(initial.fresh(2), agreed, Compute(precision="bf16"))
+    result = suffix.train_step(*make_batch(2, 0), 2, AT)
+    assert result.feedback is not None
+    assert result.feedback.dtype is torch.float32
+    assert suffix.predict(make_batch(2, 0)[0], 2).dtype is torch.float32
+
+
+@pytest.mark.parametrize("feedback", ["none", "gradient"])
+def test_a_step_leaves_the_senders_tensors_alone(
+    build: Callable[..., Suffix], make_batch: MakeBatch, feedback: str
+) -> None:
+    activation, labels = make_batch(3, 0)
+    before = activation.clone(), labels.clone()
+    build(3, feedback=feedback).train_step(activation, labels, 3, AT)
+    assert torch.equal(activation, before[0])
+    assert torch.equal(labels, before[1])
+    assert not activation.requires_grad
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_predictions_are_probabilities_in_evaluation_mode(
+    build: Callable[..., Suffix], make_batch: MakeBatch, initial: InitialModel, cut: int
+) -> None:
+    activation, _ = make_batch(cut, 0)
+    suffix = build(1)
+    before = suffix.states()
+    actual = suffix.predict(activation, cut)
+    with torch.no_grad():
+        logits = plain(initial, cut).eval()(activation)
+    torch.testing.assert_close(actual, logits.softmax(dim=1))
+    after = suffix.states()
+    assert all(equal(before, after, number) for number in before)
+
+
+def test_training_goes_on_in_training_mode_after_a_prediction(
+    build: Callable[..., Suffix], make_batch: MakeBatch
+) -> None:
+    interrupted, straight = build(2), build(2)
+    interrupted.predict(make_batch(2, 9)[0], 2)
+    for suffix in (interrupted, straight):
+        suffix.train_step(*make_batch(2, 0), 2, AT)
+    first, second = interrupted.states(), straight.states()
+    assert all(equal(first, second, number) for number in first)
+    assert int(first[3]["bn.num_batches_tracked"]) == 1
+
+
+def test_a_prediction_from_before_the_first_layer_is_refused(
+    build: Callable[..., Suffix], make_batch: MakeBatch
+) -> None:
+    with pytest.raises(RefusedInput) as caught:
+        build(3).predict(make_batch(2, 0)[0], 2)
+    assert str(caught.value) == "the server has no layer 3 yet: cut deeper"
+
+
+def test_a_suffix_grows_downwards_and_trains_what_it_was_given(
+    build: Callable[..., Suffix], make_batch: MakeBatch, initial: InitialModel
+) -> None:
+    grown, whole = build(3), build(1)
+    fresh = initial.fresh(1)
+    grown.extend({3: fresh[3], 2: fresh[2]})
+    assert grown.first == whole.first == 2
+    for suffix in (grown, whole):
+        suffix.train_step(*make_batch(1, 0), 1, AT)
+    first, second = grown.states(), whole.states()
+    assert list(first) == list(second) == [2, 3, 4, 5, 6]
+    assert all(equal(first, second, number) for number in first)
+
+
+def test_states_are_copies_and_only_held_layers_are_loaded(
+    build: Callable[..., Suffix], make_batch: MakeBatch
+) -> None:
+    trained, suffix = build(1), build(3)
+    trained.train_step(*make_batch(1, 0), 1, AT)
+    target, kept = trained.states(), suffix.states()
+    before = copy.deepcopy(kept)
+    suffix.load({number: target[number] for number in (2, 3, 5)})
+    loaded = suffix.states()
+    assert list(loaded) == [4, 5, 6]
+    assert [number for number in loaded if equal(loaded, target, number)] == [5]
+    assert all(equal(kept, before, number) for number in before)
