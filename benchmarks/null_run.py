@@ -117,7 +117,8 @@ class NullClient:
         self._link.report(RoundDone(start.round, exit_loss=0.0, exit_accuracy=0.0))
 
     def close(self) -> None:
-        """Leave the run."""
+        """Leave the run once the server has closed the round."""
+        self._link.next_directive()
         self._link.leave()
         self._link.close()
 

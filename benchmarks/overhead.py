@@ -4,15 +4,15 @@ Networked: one hetero-server and one hetero-client over loopback. Simulated: het
 the same trainer, codec, engine and strategy in one process, with the same batches and the same
 weights at the end. One torch thread per process.
 
-Fair because start-up, decoding of the images and the final evaluation cancel: a short and a long
-training are measured, and their difference is what is compared. The rounds in between count, with
-their pushed and pulled weights. The four kinds of run take turns, and each repeat has its own
-ratio, so that a machine whose speed drifts does not favor one of them.
+Fair because start-up, decoding of the images and the final evaluation cancel: CPU seconds are those
+of a long training less those of a short one. Of the long one the server's records tell when each
+round closed, so wall time is taken between the same two rounds within it. The rounds in between
+count, with their pushed and pulled weights. The four kinds of run take turns, and each repeat has
+its own ratios, so that a machine whose speed drifts does not favor one of them.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from tempfile import TemporaryDirectory
 
 from measure import SEED, Result
 from processes import Process
+
+from hetero_common.rundir import read_events
 
 _STEPS_PER_ROUND = 5
 _SHORT, _LONG = 1, 9  # rounds: their difference is 40 steps
@@ -34,13 +36,15 @@ _EVERY_COMMAND = ["--threads", "1", "--log-level", "warning", "--run-dir", "run"
 
 @dataclass(frozen=True)
 class Cost:
-    """What one training took: CPU seconds of all its processes, and seconds on the clock."""
+    """What one training took.
+
+    Attributes:
+        cpu: CPU seconds of all its processes, start to end.
+        wall: Seconds on the clock from the close of round `_SHORT` to that of round `_LONG`.
+    """
 
     cpu: float
     wall: float
-
-    def __sub__(self, other: Cost) -> Cost:
-        return Cost(self.cpu - other.cpu, self.wall - other.wall)
 
 
 def run(repeats: int) -> list[Result]:
@@ -49,8 +53,8 @@ def run(repeats: int) -> list[Result]:
     for repeat in range(repeats):
         with TemporaryDirectory() as folder:
             costs = _measure_all(Path(folder), backwards=repeat % 2 == 1)
-        networked.append(costs[_networked, _LONG] - costs[_networked, _SHORT])
-        simulated.append(costs[_simulated, _LONG] - costs[_simulated, _SHORT])
+        networked.append(_between(costs, _networked))
+        simulated.append(_between(costs, _simulated))
     pairs = list(zip(networked, simulated, strict=True))
     steps = (_LONG - _SHORT) * _STEPS_PER_ROUND
     return [
@@ -74,19 +78,23 @@ def _measure_all(folder: Path, *, backwards: bool) -> dict[tuple[Training, int],
     }
 
 
+def _between(costs: dict[tuple[Training, int], Cost], train: Training) -> Cost:
+    """What the rounds between short and long took."""
+    long, short = costs[train, _LONG], costs[train, _SHORT]
+    return Cost(long.cpu - short.cpu, long.wall)
+
+
 def _simulated(folder: Path, rounds: int) -> Cost:
-    started = time.perf_counter()
     with Process(
         *("-m", "hetero_lab", *_PLAN, *_EVERY_COMMAND, "--rounds", str(rounds)),
         *("--dataset", "digits", "--clients", "1", "--cut-layers", _CUT_LAYER),
         folder=folder,
     ) as simulator:
         cpu = simulator.finish()
-    return Cost(cpu, time.perf_counter() - started)
+    return Cost(cpu, _seconds(folder / "run"))
 
 
 def _networked(folder: Path, rounds: int) -> Cost:
-    started = time.perf_counter()
     with Process(
         *("-m", "hetero_server", *_PLAN, *_EVERY_COMMAND, "--rounds", str(rounds)),
         *("--listen", "127.0.0.1:0", "--clients", "1"),
@@ -99,4 +107,9 @@ def _networked(folder: Path, rounds: int) -> Cost:
             folder=folder / "client",
         ) as client:
             cpu = client.finish() + server.finish()
-    return Cost(cpu, time.perf_counter() - started)
+    return Cost(cpu, _seconds(folder / "server" / "run"))
+
+
+def _seconds(run_dir: Path) -> float:
+    closed = [event["seconds"] for event in read_events(run_dir) if event["event"] == "round"]
+    return float(closed[-1] - closed[_SHORT - 1])

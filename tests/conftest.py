@@ -6,6 +6,7 @@ them is undone after each test. Commands in processes of their own: e2e/conftest
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,25 +18,35 @@ Simulate = Callable[..., Path]
 """(*flags of hetero-sim) -> the run directory it has left."""
 
 
+@contextlib.contextmanager
+def logging_restored() -> Iterator[None]:
+    """Log as before once the block is left."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
 @pytest.fixture(autouse=True)
 def unchanged_process() -> Iterator[None]:
     """One thread, as each of our commands has by default; logging as pytest has set it up."""
     torch.set_num_threads(1)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    with logging_restored():
+        yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def simulate(tmp_path_factory: pytest.TempPathFactory) -> Simulate:
     """Run hetero-sim in this process."""
     from hetero_lab.__main__ import main
 
     def run(*flags: str) -> Path:
-        run_dir = tmp_path_factory.mktemp("simulation")
-        assert main([*flags, "--run-dir", str(run_dir)]) == 0
+        run_dir = tmp_path_factory.mktemp("simulation") / "run"
+        with logging_restored():
+            assert main([*flags, "--run-dir", str(run_dir)]) == 0
         return run_dir
 
     return run

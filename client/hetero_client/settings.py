@@ -79,6 +79,8 @@ class ClientSettings(Settings, DataSettings, ModelExpectation, frozen=True):
 
     cut_layer: int | None = None
     """Last layer on this device; --list-cuts prints what each choice costs."""
+    run_dir: Path | None = None
+    """Directory for settings, metrics and weights; by default runs/CLIENT_ID."""
     server: str = "127.0.0.1:50051"
     """HOST:PORT of the server."""
     client_id: str | None = None

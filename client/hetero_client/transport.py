@@ -22,7 +22,13 @@ from hetero_client.inbox import Inbox
 from hetero_common import codec, rpc, wire
 from hetero_common.codec import Payload
 from hetero_common.control import Directive, Evaluate, Evaluation, Finish, Report, StartRound
-from hetero_common.errors import HeteroError, RefusedInput, ServerUnreachable, VersionMismatch
+from hetero_common.errors import (
+    HeteroError,
+    Mismatch,
+    RefusedInput,
+    ServerUnreachable,
+    VersionMismatch,
+)
 from hetero_common.plan import Plan
 from hetero_common.version import PROTOCOL_VERSION
 from hetero_common.weights import Weights
@@ -165,7 +171,9 @@ class ServerLink:
 
     def feedback(self, step: int) -> Tensor:
         """Wait for what the server returns of a step: its gradient or its logits."""
-        return codec.decode(self._inbox.feedback(step))
+        payload = self._inbox.feedback(step)
+        self.bytes_received += payload.data.nbytes
+        return codec.decode(payload)
 
     def drain(self) -> None:
         """Wait until every batch is acknowledged."""
@@ -189,13 +197,17 @@ class ServerLink:
 
     def pull_state(self) -> Weights:
         """Get the weights that this client continues with."""
-        data = io.BytesIO()
+        data, announced = io.BytesIO(), 0
         with _translated():
             for message in self._method("PullState")(
                 pb.PullStateRequest(), metadata=self._metadata
             ):
                 if isinstance(message, memoryview):
                     data.write(message)
+                else:
+                    announced = message.header.bytes
+        if data.tell() != announced:
+            raise ServerUnreachable("the server stopped within the weights it was sending")
         self.bytes_received += data.tell()
         return Weights.from_bytes(data.getvalue())
 
@@ -320,8 +332,10 @@ def _directive(message: pb.TrainResponse) -> Directive:
             return wire.record_from_wire(message.start_round, StartRound)
         case "evaluate":
             return wire.record_from_wire(message.evaluate, Evaluate)
-        case _:
+        case "finish":
             return wire.record_from_wire(message.finish, Finish)
+        case _:
+            raise Mismatch("the server directs what this client does not know: upgrade the client")
 
 
 @contextlib.contextmanager

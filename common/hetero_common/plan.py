@@ -1,4 +1,4 @@
-"""What both sides must agree on. The server owns it and sends it at registration."""
+"""What both sides must agree on. The server owns it; GetStatus tells it to clients."""
 
 from __future__ import annotations
 

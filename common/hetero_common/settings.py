@@ -38,8 +38,6 @@ class Settings(BaseSettings):
 
     config: Path | None = None
     """YAML file with any of these settings, names with underscores."""
-    run_dir: Path | None = None
-    """Directory for settings, metrics and weights; by default a new one below runs/."""
     device: str = "cpu"
     """Where torch computes: cpu, cuda or cuda:N."""
     threads: int = Field(1, ge=1)
@@ -103,9 +101,9 @@ def _read_yaml(flags: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _config_file(flags: Sequence[str]) -> str | None:
-    for flag, following in zip(flags, [*flags[1:], None], strict=True):
+    for index, flag in enumerate(flags):
         if flag == "--config":
-            return following
+            return next(iter(flags[index + 1 :]), None)
         if flag.startswith("--config="):
             return flag.removeprefix("--config=")
     return os.environ.get(f"{ENV_PREFIX}CONFIG")

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import torch
 from google.protobuf.message import DecodeError, Message
+from pydantic import ValidationError
 
 from hetero_common.codec import ITEM_BYTES, Payload, channels, payload_bytes
-from hetero_common.errors import LimitExceeded, RefusedInput
+from hetero_common.errors import LimitExceeded, Mismatch, RefusedInput
 from hetero_common.plan import Plan
 from hetero_splitee.v1 import service_pb2, tensor_pb2
 
@@ -53,8 +54,20 @@ def plan_to_wire(plan: Plan) -> service_pb2.Plan:
 
 
 def plan_from_wire(message: service_pb2.Plan) -> Plan:
-    """The plan a message carries; raises pydantic's ValidationError on values out of range."""
-    return Plan(**{field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields})
+    """The plan a message carries.
+
+    Raises:
+        Mismatch: It holds a value that this side does not know.
+    """
+    values = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
+    try:
+        return Plan(**values)
+    except ValidationError as error:
+        name = error.errors()[0]["loc"][0]
+        raise Mismatch(
+            f"the server's {name} is {values[str(name)]!r}, which this client does not know: "
+            "install the same version of hetero-splitee on both sides"
+        ) from None
 
 
 def wire_dtypes() -> list[tensor_pb2.WireDtype.ValueType]:
@@ -107,8 +120,8 @@ class TensorSchema:
             raise RefusedInput(f"the agreed activation is (batch, {self.item_shape}), not {shape}")
         if shape[0] > self.max_rows:
             raise LimitExceeded(
-                f"a batch of {shape[0]} is larger than the agreed {self.max_rows}: "
-                "train with the server's batch size"
+                f"a batch of {shape[0]} rows is larger than the agreed {self.max_rows}: "
+                "send smaller batches"
             )
         ranges = channels(shape) if name == "int8" else 0
         if len(header.minimum) != ranges or len(header.maximum) != ranges:

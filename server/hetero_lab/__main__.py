@@ -5,9 +5,10 @@ hetero-sim --strategy averaging --clients 12 --cut-layers 3,4,5 --dataset cifar1
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from hetero_lab.centralized import Centralized
 from hetero_lab.settings import SimulationSettings
 from hetero_lab.simulation import SimulatedClient, simulate
 from hetero_server.build import build_engine
+from hetero_server.initial import InitialModel
 from hetero_server.results import results_table
 
 log = logging.getLogger(__name__)
@@ -37,56 +39,63 @@ def main(flags: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: SimulationSettings) -> None:
-    name = f"sim-{datetime.now():%Y%m%d-%H%M%S}"
-    with RunDir(settings.run_dir or Path("runs") / name) as run_dir:
-        run_dir.write(SETTINGS_FILE, as_yaml(settings))
-        run_dir.write(PLAN_FILE, settings.plan().model_dump_json(indent=2))
-        _METHODS[settings.method](settings, run_dir)
-        log.info("the run is done: weights and metrics are in %s", run_dir.path)
+    {"split": _split, "centralized": _centralized}[settings.method](settings)
 
 
-def _split(settings: SimulationSettings, run_dir: RunDir) -> None:
-    plan, compute = settings.plan(), Compute(settings.device, settings.precision)
-    engine = build_engine(
-        plan, settings, compute, clients=settings.clients, observe=_observer(run_dir)
-    )
+def _split(settings: SimulationSettings) -> None:
+    plan, count = settings.plan(), settings.clients
+    initial, compute = InitialModel(plan), Compute(settings.device, settings.precision)
     test = load_test(settings.dataset, settings.data_dir, plan)
-    clients = []
-    for index, cut_layer in enumerate(settings.cuts()):
-        client_id = f"client-{index + 1}"
-        shard = load_shard(settings, plan, index, settings.clients)
-        member = engine.register(client_id, cut_layer, len(shard.labels))
-        model = DeviceModel(plan, cut_layer, compute)
-        clients.append(
-            SimulatedClient(
-                engine,
-                member,
-                Trainer(plan, client_id, model, shard, member.steps),
-                test,
-                threshold=settings.threshold,
-                eval_samples=settings.eval_samples,
+    shards = [load_shard(settings, plan, index, count) for index in range(count)]
+    models = [DeviceModel(plan, cut_layer, compute) for cut_layer in settings.cuts()]
+    with _run_dir(settings) as run_dir:
+        engine = build_engine(initial, settings, compute, clients=count, observe=_observer(run_dir))
+        clients = []
+        for number, (model, shard) in enumerate(zip(models, shards, strict=True), start=1):
+            client_id = f"client-{number}"
+            member = engine.register(client_id, model.cut_layer, len(shard.labels))
+            trainer = Trainer(plan, client_id, model, shard, member.steps)
+            clients.append(
+                SimulatedClient(
+                    engine,
+                    member,
+                    trainer,
+                    test,
+                    threshold=settings.threshold,
+                    eval_samples=settings.eval_samples,
+                )
             )
-        )
-    simulate(engine, clients)
-    assert engine.model is not None, "a finished run has assembled its model"
-    run_dir.write(MODEL_FILE, engine.model.to_bytes({"fingerprint": engine.initial.fingerprint}))
-    for client in clients:
-        data = client.trainer.model.weights().to_bytes()
-        run_dir.write(f"{client.member.client_id}.safetensors", data)
-    Console().print(results_table(engine.members.values()))
+        simulate(engine, clients)
+        assert engine.model is not None, "a finished run has assembled its model"
+        run_dir.write(MODEL_FILE, engine.model.to_bytes({"fingerprint": initial.fingerprint}))
+        for client in clients:
+            data = client.trainer.model.weights().to_bytes()
+            run_dir.write(f"{client.member.client_id}.safetensors", data)
+        Console().print(results_table(engine.members.values()))
 
 
-def _centralized(settings: SimulationSettings, run_dir: RunDir) -> None:
+def _centralized(settings: SimulationSettings) -> None:
     """As many images as all clients of the split run train on, in as many rounds."""
     plan = settings.plan()
     train = load_shard(settings, plan, 0, 1)
     test = load_test(settings.dataset, settings.data_dir, plan)
-    sizes = [len(train.labels) // settings.clients] * settings.clients
-    steps = sum(plan.steps_for(size) for size in sizes)
+    steps = settings.clients * plan.steps_for(len(train.labels) // settings.clients)
     run = Centralized(plan, train, test, Compute(settings.device, plan.precision))
-    run.run([steps] * plan.rounds, settings.eval_samples, _observer(run_dir))
-    weights = Weights(layer_states(numbered(run.model)))
-    run_dir.write(MODEL_FILE, weights.to_bytes())
+    with _run_dir(settings) as run_dir:
+        run.run([steps] * plan.rounds, settings.eval_samples, _observer(run_dir))
+        weights = Weights(layer_states(numbered(run.model)))
+        run_dir.write(MODEL_FILE, weights.to_bytes())
+
+
+@contextlib.contextmanager
+def _run_dir(settings: SimulationSettings) -> Iterator[RunDir]:
+    """Opened only when everything that bad input can stop is done."""
+    name = f"sim-{datetime.now():%Y%m%d-%H%M%S}"
+    with RunDir(settings.run_dir or Path("runs") / name) as run_dir:
+        run_dir.write(SETTINGS_FILE, as_yaml(settings))
+        run_dir.write(PLAN_FILE, settings.plan().model_dump_json(indent=2))
+        yield run_dir
+        log.info("the run is done: weights and metrics are in %s", run_dir.path)
 
 
 def _observer(run_dir: RunDir) -> Callable[..., None]:
@@ -97,9 +106,6 @@ def _observer(run_dir: RunDir) -> Callable[..., None]:
             log.info("evaluation %s", shown)
 
     return observe
-
-
-_METHODS = {"split": _split, "centralized": _centralized}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -15,6 +16,8 @@ from hetero_server.settings import StrategySettings
 class SimulationSettings(Settings, StrategySettings, DataSettings, Plan, frozen=True):
     """Train many clients and their server in one process, without sockets."""
 
+    run_dir: Path | None = None
+    """Directory for settings, metrics and weights; by default a new one below runs/."""
     method: Literal["split", "centralized"] = "split"
     """Heterogeneous split training, or the yardstick: the undivided model on all the data, with
     the same recipe and as many images in all."""

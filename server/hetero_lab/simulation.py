@@ -7,7 +7,6 @@ bit, those of a networked run of the same settings and client ids.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import partial
 
 from torch import Tensor
@@ -17,7 +16,6 @@ from hetero_client.trainer import Shard, Trainer
 from hetero_common import codec
 from hetero_common.control import Directive, Evaluate, Finish, StartRound
 from hetero_common.errors import HeteroError
-from hetero_common.rundir import RunDir
 from hetero_server.engine import Engine
 from hetero_server.members import Ack, Batch, Member, MemberState
 
@@ -40,7 +38,6 @@ class SimulatedClient:
         *,
         threshold: float,
         eval_samples: int,
-        run_dir: RunDir | None = None,
     ) -> None:
         self.member = member
         self.trainer = trainer
@@ -48,7 +45,6 @@ class SimulatedClient:
         self._test = test
         self._threshold = threshold
         self._eval_samples = eval_samples
-        self._run_dir = run_dir
         self._directives: list[Directive] = []
         self._feedback: Tensor | None = None
 
@@ -84,10 +80,7 @@ class SimulatedClient:
         yield from self._until(lambda: member.applied == start.steps)
         if start.push_state:
             self._engine.push(member.client_id, start.round, self.trainer.model.weights())
-        report = self.trainer.round_done(start.round)
-        self._engine.round_done(member.client_id, report)
-        if self._run_dir is not None:
-            self._run_dir.event("round", bytes_sent=member.bytes_received, **asdict(report))
+        self._engine.round_done(member.client_id, self.trainer.round_done(start.round))
 
     def _evaluate(self, request: Evaluate) -> None:
         if request.pull_state:
@@ -101,8 +94,6 @@ class SimulatedClient:
             round_=request.round,
         )
         self._engine.evaluated(self.member.client_id, evaluation)
-        if self._run_dir is not None:
-            self._run_dir.event("evaluation", last=request.last, **asdict(evaluation))
 
     def _predict(self, activations: Iterator[Tensor]) -> Iterator[Tensor]:
         member = self.member

@@ -26,7 +26,7 @@ from hetero_common.version import __version__
 from hetero_server.build import build_engine
 from hetero_server.engine import Engine, Phase
 from hetero_server.front import start_server
-from hetero_server.initial import load_run
+from hetero_server.initial import InitialModel, load_run
 from hetero_server.orders import arrival
 from hetero_server.results import results_table
 from hetero_server.runner import ComputeThread, Runner
@@ -52,16 +52,19 @@ def _run(settings: ServerSettings) -> None:
     path = settings.run_dir or Path("runs") / run_id
     if (path / MODEL_FILE).exists():
         raise SettingsError(f"--run-dir {path} holds a finished run: choose another directory")
+    initial = InitialModel(settings.plan())
     with RunDir(path) as run_dir:
         run_dir.write(SETTINGS_FILE, as_yaml(settings))
         run_dir.write(PLAN_FILE, settings.plan().model_dump_json(indent=2))
-        asyncio.run(_train(settings, run_dir, run_id))
+        asyncio.run(_train(settings, initial, run_dir, run_id))
 
 
-async def _train(settings: ServerSettings, run_dir: RunDir, run_id: str) -> None:
+async def _train(
+    settings: ServerSettings, initial: InitialModel, run_dir: RunDir, run_id: str
+) -> None:
     run_dir.event("started", run=run_id, version=__version__, torch=torch.__version__)
     engine = build_engine(
-        settings.plan(),
+        initial,
         settings,
         Compute(settings.device, settings.precision),
         clients=settings.clients,
@@ -82,7 +85,8 @@ async def _train(settings: ServerSettings, run_dir: RunDir, run_id: str) -> None
 
 
 async def _serve(settings: ServerSettings, run: Path) -> None:
-    plan, initial = load_run(run)
+    initial = load_run(run)
+    plan = initial.plan
     strategy = Sequential(plan, Compute(settings.device, plan.precision), initial.fresh)
     strategy.add("everyone", cut_layer=1)
     engine = Engine(plan, initial, strategy, arrival)
@@ -99,7 +103,9 @@ async def _listening(
     compute = ComputeThread()
     runner = Runner(engine, compute)
     service = HeteroSplitService(runner, run_id, settings.strategy)
-    server, port = await start_server(service, settings.listen, insecure=settings.insecure)
+    server, port = await start_server(
+        service, settings.listen, insecure=settings.insecure, reflect=settings.reflection
+    )
     host = settings.listen.rpartition(":")[0]
     print(f"listening on {host}:{port}", flush=True)
     try:

@@ -81,7 +81,7 @@ def assemble(
     """
     chosen = min(contributions, key=lambda c: (c.cut_layer, -c.weight, c.client_id))
     exits: LayerStates = {}
-    for contribution in contributions:
+    for contribution in (*contributions, chosen):  # its own exit belongs to its prefix
         exits |= (contribution.pushed or Weights()).exits
     prefix = (chosen.pushed or Weights()).layers
     if shared is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hetero_common.compute import Compute
-from hetero_common.plan import Plan
 from hetero_server.engine import Engine, Observer
 from hetero_server.initial import InitialModel
 from hetero_server.orders import ORDERS
@@ -12,7 +11,7 @@ from hetero_server.strategies import build_strategy
 
 
 def build_engine(
-    plan: Plan,
+    initial: InitialModel,
     settings: StrategySettings,
     compute: Compute,
     *,
@@ -20,12 +19,8 @@ def build_engine(
     observe: Observer,
     credits: int = 4,
 ) -> Engine:
-    """A run that waits for its clients.
-
-    Raises:
-        SettingsError: The plan describes no model that can be built.
-    """
-    initial = InitialModel(plan)
+    """A run that waits for its clients."""
+    plan = initial.plan
     strategy = build_strategy(
         settings.strategy,
         plan,

@@ -14,15 +14,23 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
 
 from hetero_common import rpc
 from hetero_common.errors import HeteroError, RefusedInput, ServerFault, SettingsError
 
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_REFLECTION = reflection.SERVICE_NAME
+
 log = logging.getLogger(__name__)
 
 
-async def start_server(servicer: object, listen: str, *, insecure: bool) -> tuple[Any, int]:
+async def start_server(
+    servicer: object, listen: str, *, insecure: bool, reflect: bool = False
+) -> tuple[Any, int]:
     """Start a server with one method of `servicer` per RPC; returns it and its port.
+
+    With `reflect` it also describes its services to tools such as grpcurl.
 
     Raises:
         SettingsError: The address can not be listened on, or may not without `insecure`.
@@ -37,6 +45,8 @@ async def start_server(servicer: object, listen: str, *, insecure: bool) -> tupl
     server.add_generic_rpc_handlers((_handlers(servicer),))
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    if reflect:
+        reflection.enable_server_reflection((rpc.SERVICE.full_name, _HEALTH, _REFLECTION), server)
     try:
         bound = server.add_insecure_port(listen)
     except RuntimeError:

@@ -26,6 +26,7 @@ class InitialModel:
     """
 
     def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         with seeded(plan.seed, "model"):
             model = build_model(
                 plan.model, num_classes=plan.classes, width=plan.width, stem=plan.stem
@@ -59,8 +60,8 @@ class InitialModel:
         self.weights = weights
 
 
-def load_run(run: Path) -> tuple[Plan, InitialModel]:
-    """Plan and trained model of a server's finished run directory.
+def load_run(run: Path) -> InitialModel:
+    """The trained model of a server's finished run directory.
 
     Raises:
         SettingsError: It holds no finished run.
@@ -75,4 +76,4 @@ def load_run(run: Path) -> tuple[Plan, InitialModel]:
         initial.load(weights)
     except RefusedInput:
         raise SettingsError(f"{run} does not hold a whole model of its plan") from None
-    return plan, initial
+    return initial

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hetero_common import codec
 from hetero_common.compute import seed_step
-from hetero_common.errors import HeteroError, RefusedInput
+from hetero_common.errors import RefusedInput
 from hetero_common.plan import Plan, StepAt
 from hetero_server.boundary import cross_boundary
 from hetero_server.members import Batch, Member
@@ -40,7 +40,10 @@ class Performer:
             case LeaveWork(member):
                 self._strategy.remove(member.client_id)
             case StepWork(member, batch):
-                return self._step(member, batch)
+                try:
+                    return self._step(member, batch)
+                except RefusedInput as error:
+                    return error
             case BoundaryWork(round_, contributions):
                 return cross_boundary(
                     self._strategy,
@@ -51,17 +54,11 @@ class Performer:
                 )
         return None
 
-    def _step(self, member: Member, batch: Batch) -> StepOutcome | HeteroError:
-        try:
-            activation = codec.decode(batch.payload)
-        except RefusedInput as error:
-            return error
+    def _step(self, member: Member, batch: Batch) -> StepOutcome:
+        activation = codec.decode(batch.payload)
         seed_step(self._plan.seed, "server", member.client_id, batch.round, batch.step)
         at = StepAt(batch.round, batch.step, member.steps)
         result = self._strategy.step(member.client_id, activation, batch.labels, at)
         feedback = result.feedback
-        return StepOutcome(
-            result.loss,
-            result.correct,
-            None if feedback is None else codec.encode(feedback, self._plan.wire),
-        )
+        payload = None if feedback is None else codec.encode(feedback, self._plan.wire)
+        return StepOutcome(result.loss, result.correct, payload)

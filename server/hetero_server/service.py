@@ -130,6 +130,8 @@ class HeteroSplitService:
                 raise RefusedInput("a pushed state is one header and its chunks")
             if assembler.feed(chunk):
                 break
+        else:
+            raise RefusedInput("the stream ended within a pushed state")
         data = bytes(assembler.view())
         weights = await self._runner.compute.run(
             partial(self._engine.read_state, member.cut_layer, data)

@@ -29,10 +29,14 @@ class StrategySettings(BaseModel, frozen=True, use_attribute_docstrings=True):
 class ServerSettings(Settings, StrategySettings, Plan, frozen=True):
     """Train the deeper layers of a network whose first layers run on hetero-clients."""
 
+    run_dir: Path | None = None
+    """Directory for settings, metrics and weights; by default a new one below runs/."""
     listen: str = "127.0.0.1:50051"
     """HOST:PORT to listen on; port 0 takes any free one."""
     insecure: bool = False
     """Allow an address that other machines can reach, without encryption or authentication."""
+    reflection: bool = False
+    """Describe the services to tools such as grpcurl."""
     clients: int = Field(1, ge=1)
     """Start when this many clients are there; later ones may join."""
     credits: int = Field(4, ge=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from hetero_common.aggregation import LayerStates
 from hetero_common.compute import Compute, Learner
-from hetero_common.errors import RefusedInput
+from hetero_common.errors import NonFinite, RefusedInput
 from hetero_common.plan import Plan, StepAt
 from hetero_common.weights import layer_states, load_states
 
@@ -68,6 +69,9 @@ class Suffix:
         """One optimizer step on an activation (B, ...) that enters after `cut_layer`.
 
         Layers up to the cut layer have no part in it and stay as they are.
+
+        Raises:
+            NonFinite: The loss is not finite; no weight was changed.
         """
         wants_gradient = self._plan.feedback == "gradient"
         entering = self._compute.place(activation).detach().requires_grad_(wants_gradient)
@@ -76,6 +80,8 @@ class Suffix:
         with self._compute.autocast():
             logits = self._forward(entering, cut_layer, training=True)
             loss = F.cross_entropy(logits, targets)
+        if not math.isfinite(loss.detach()):
+            raise NonFinite("the server's loss on this batch")
         loss.backward()  # type: ignore[no-untyped-call]
         self._learner.step(at)
         correct = int((logits.detach().argmax(dim=1) == targets).sum())

@@ -205,10 +205,9 @@ class Serving:
 
 
 @pytest.fixture(scope="module")
-def serving(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    run = tmp_path_factory.mktemp("served") / "run"
+def serving(launch: Launch, simulate: Simulate) -> Iterator[Serving]:
     flags = ("--dataset", "digits", "--rounds", "1", "--steps-per-round", "1", *SMALL)
-    assert sim_main((*flags, "--cut-layers", "2,3", "--clients", "2", "--run-dir", str(run))) == 0
+    run = simulate(*flags, "--cut-layers", "2,3", "--clients", "2")
     with launch("hetero-server", "--serve", str(run), "--listen", "127.0.0.1:0") as server:
         yield Serving(server.address, run)
 

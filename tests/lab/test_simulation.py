@@ -167,6 +167,15 @@ def test_one_client_alone_is_not_changed_by_aggregation(simulate: Simulate) -> N
     assert weight_files(runs[0]) == weight_files(runs[1])
 
 
+BASELINE = ("--order", "interleaved", "--client-aggregation", "none")
+
+
+@pytest.fixture(scope="module")
+def baseline(simulate: Simulate) -> Path:
+    """A run that others are compared with."""
+    return simulate(*SMALL, *BASELINE)
+
+
 # --- determinism ----------------------------------------------------------------------------------
 
 
@@ -185,12 +194,14 @@ def test_a_run_is_a_function_of_its_settings(simulate: Simulate, flags: tuple[st
     assert len(weight_files(first)) == 4
     for kind in ("joined", "round", "evaluation", "left", "finished"):
         assert events(first, kind) == events(again, kind) != []
-    assert weight_files(simulate(*SMALL, *flags, "--seed", "1")) != weight_files(first)
 
 
-def test_the_orders_are_not_the_same_training(simulate: Simulate) -> None:
-    runs = [simulate(*SMALL, "--order", order) for order in ("interleaved", "relay")]
-    assert bits(runs[0] / MODEL_FILE) != bits(runs[1] / MODEL_FILE)
+@pytest.mark.parametrize("change", [("--seed", "1"), ("--order", "relay"), ("--augment", "none")])
+def test_another_seed_order_or_recipe_is_another_run(
+    simulate: Simulate, baseline: Path, change: tuple[str, ...]
+) -> None:
+    changed = simulate(*SMALL, *BASELINE, *change)
+    assert bits(changed / MODEL_FILE) != bits(baseline / MODEL_FILE)
 
 
 def dropout_model(num_classes: int) -> nn.Sequential:
@@ -205,7 +216,11 @@ def run_registering_in(order: Sequence[int], *flags: str) -> tuple[Engine, dict[
     settings = settings_of(*flags)
     plan, compute = settings.plan(), Compute()
     engine = build_engine(
-        plan, settings, compute, clients=settings.clients, observe=lambda event, **fields: None
+        InitialModel(plan),
+        settings,
+        compute,
+        clients=settings.clients,
+        observe=lambda event, **fields: None,
     )
     test = load_test(settings.dataset, settings.data_dir, plan)
     clients = []
@@ -227,7 +242,7 @@ def run_registering_in(order: Sequence[int], *flags: str) -> tuple[Engine, dict[
     [
         ("--order", "interleaved"),
         ("--order", "interleaved", "--feedback", "gradient", "--grad-clip", "0.5"),
-        ("--order", "relay", "--grad-clip", "0.5", "--rounds", "6"),
+        ("--order", "relay", "--grad-clip", "0.5", "--rounds", "4"),
         ("--strategy", "averaging", "--partition", "dirichlet", "--grad-clip", "0.5"),
         ("--order", "interleaved", "--model", f"{__name__}:dropout_model"),
     ],
@@ -236,12 +251,11 @@ def run_registering_in(order: Sequence[int], *flags: str) -> tuple[Engine, dict[
 def test_it_makes_no_difference_in_which_order_clients_come(flags: tuple[str, ...]) -> None:
     """Networked clients register in any order; their run must equal the simulated one."""
     engine, weights = run_registering_in((0, 1, 2), *flags)
-    for order in ((2, 1, 0), (1, 2, 0)):
-        other_engine, other_weights = run_registering_in(order, *flags)
-        assert engine.model is not None and other_engine.model is not None
-        assert other_engine.model.to_bytes() == engine.model.to_bytes()
-        for name in weights:
-            assert other_weights[name].to_bytes() == weights[name].to_bytes()
+    other_engine, other_weights = run_registering_in((2, 0, 1), *flags)
+    assert engine.model is not None and other_engine.model is not None
+    assert other_engine.model.to_bytes() == engine.model.to_bytes()
+    for name in weights:
+        assert other_weights[name].to_bytes() == weights[name].to_bytes()
 
 
 # --- what may differ between clients --------------------------------------------------------------
@@ -283,10 +297,9 @@ def test_more_clients_than_cut_layers_share_them_in_turn(simulate: Simulate) -> 
 
 @pytest.mark.parametrize("wire", ["bf16", "int8"])
 def test_a_narrow_wire_changes_what_the_server_learns_and_nothing_on_the_client(
-    simulate: Simulate, wire: str
+    simulate: Simulate, baseline: Path, wire: str
 ) -> None:
-    flags = (*SMALL, "--order", "interleaved", "--client-aggregation", "none")
-    full, narrow = simulate(*flags), simulate(*flags, "--wire", wire)
+    full, narrow = baseline, simulate(*SMALL, *BASELINE, "--wire", wire)
     for number in (1, 2, 3):
         client = f"client-{number}.safetensors"
         assert bits(full / client) == bits(narrow / client)
@@ -299,18 +312,17 @@ def test_a_narrow_wire_changes_what_the_server_learns_and_nothing_on_the_client(
 
 
 @pytest.mark.parametrize("feedback", ["gradient", "logits"])
-def test_feedback_reaches_the_clients(simulate: Simulate, feedback: str) -> None:
-    flags = (*SMALL, "--order", "interleaved", "--client-aggregation", "none")
-    without, with_it = simulate(*flags), simulate(*flags, "--feedback", feedback)
+def test_feedback_reaches_the_clients(simulate: Simulate, baseline: Path, feedback: str) -> None:
+    run = simulate(*SMALL, *BASELINE, "--feedback", feedback)
     for number in (1, 2, 3):
         client = f"client-{number}.safetensors"
-        assert bits(without / client) != bits(with_it / client)
+        assert bits(run / client) != bits(baseline / client)
 
 
 # --- learning -------------------------------------------------------------------------------------
 
 LEARNING = (
-    *("--width", "8", "--batch-size", "32", "--rounds", "12", "--steps-per-round", "8"),
+    *("--width", "8", "--batch-size", "16", "--rounds", "15", "--steps-per-round", "4"),
     *("--client-lr", "0.2", "--server-lr", "0.2", "--augment", "none"),
 )
 """Without flips: a mirrored digit is another sign."""
@@ -319,21 +331,23 @@ LEARNING = (
 def test_centralized_training_learns(simulate: Simulate) -> None:
     run = simulate(*SMALL, *LEARNING, "--method", "centralized")
     rounds, (evaluation,) = events(run, "round"), events(run, "evaluation")
-    assert [e["samples"] for e in rounds] == [3 * 8 * 32 * (r + 1) for r in range(12)]
-    assert rounds[-1]["loss"] < 0.2 * rounds[0]["loss"]
-    assert (evaluation["round"], evaluation["samples"]) == (11, 364)
-    assert evaluation["accuracy"] > 0.9
+    assert [e["samples"] for e in rounds] == [3 * 4 * 16 * (r + 1) for r in range(15)]
+    assert rounds[-1]["loss"] < 0.3 * rounds[0]["loss"]
+    assert (evaluation["round"], evaluation["samples"]) == (14, 364)
+    assert evaluation["accuracy"] > 0.85
 
 
 @pytest.mark.parametrize("strategy", ["sequential", "averaging"])
 def test_split_training_learns_on_both_sides(simulate: Simulate, strategy: str) -> None:
-    flags = ("--strategy", strategy, "--order", "interleaved", "--eval-every", "6")
+    flags = ("--strategy", strategy, "--order", "interleaved", "--eval-every", "5")
     run = simulate(*SMALL, *LEARNING, *flags)
     evaluations = events(run, "evaluation")
-    assert [(e["round"], e["samples"]) for e in evaluations] == [(5, 50)] * 3 + [(11, 364)] * 3
-    for evaluation in evaluations[3:]:
-        assert evaluation["server_accuracy"] > 0.75
-        assert evaluation["exit_accuracy"] > 0.3, "three times chance, after two layers"
+    assert [(e["round"], e["samples"]) for e in evaluations] == [
+        *([(4, 50)] * 3 + [(9, 50)] * 3 + [(14, 364)] * 3)
+    ]
+    for evaluation in evaluations[6:]:
+        assert evaluation["server_accuracy"] > 0.65
+        assert evaluation["exit_accuracy"] > 0.25, "well above chance, after two layers"
 
 
 def test_a_client_whose_training_explodes_ends_the_run_with_a_sentence(

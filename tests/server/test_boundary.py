@@ -202,6 +202,17 @@ def test_whose_prefix_the_model_gets(clients: list[Contribution], chosen: Contri
     assert list(values(result.model.layers)) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("clients", [[MIDDLE, OTHER], [OTHER, MIDDLE]])
+def test_the_model_gets_the_exit_that_belongs_to_its_prefix(clients: list[Contribution]) -> None:
+    strategy = FakeStrategy(kept={3: 30.0, 4: 40.0})
+    result = cross(strategy, [SHALLOW, *clients], average_clients=False, last=True)
+    assert result.model is not None
+    assert values(result.model.exits)[1] == 5.0
+    result = cross(strategy, clients, average_clients=False, last=True)
+    assert result.model is not None
+    assert values(result.model.exits) == {2: 8.0}  # OTHER's: it has more samples
+
+
 @st.composite
 def boundaries(draw: st.DrawFn) -> tuple[FakeStrategy, list[Contribution], bool]:
     """Any clients, with or without replicas, with or without client aggregation."""

@@ -1178,6 +1178,6 @@ class AnyRun(RuleBasedStateMachine):
 
 
 AnyRun.TestCase.settings = settings(
-    deadline=None, max_examples=60, stateful_step_count=50, report_multiple_bugs=False
+    deadline=None, max_examples=40, stateful_step_count=50, report_multiple_bugs=False
 )
 TestAnyRun = AnyRun.TestCase

@@ -159,6 +159,23 @@ def test_training_goes_on_in_training_mode_after_a_prediction(
     assert int(first[3]["bn.num_batches_tracked"]) == 1
 
 
+@pytest.mark.parametrize("largest", [65504.0, 1e20, 3e38])
+@pytest.mark.parametrize("cut", [1, 5])
+def test_no_finite_activation_makes_a_layer_infinite(
+    build: Callable[..., Suffix], make_batch: MakeBatch, cut: int, largest: float
+) -> None:
+    suffix = build(cut)
+    activation, labels = make_batch(cut, 0)
+    before = suffix.states()
+    try:
+        suffix.train_step(activation / activation.max() * largest, labels, cut, AT)
+    except RefusedInput:
+        assert all(equal(before, suffix.states(), number) for number in before)
+    for number, state in suffix.states().items():
+        for name, value in state.items():
+            assert torch.isfinite(value).all(), (number, name)
+
+
 def test_a_prediction_from_before_the_first_layer_is_refused(
     build: Callable[..., Suffix], make_batch: MakeBatch
 ) -> None:

@@ -1,0 +1,247 @@
+"""The arrows between the packages, read from their sources; a new one is a decision to discuss."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HOUSES = {
+    "hetero_common": ROOT / "common",
+    "hetero_server": ROOT / "server",
+    "hetero_lab": ROOT / "server",
+    "hetero_client": ROOT / "client",
+    "hetero_splitee": ROOT / "proto",
+}
+MAY_IMPORT = {
+    "hetero_splitee": set(),
+    "hetero_common": {"hetero_splitee"},
+    "hetero_server": {"hetero_common", "hetero_splitee"},
+    "hetero_client": {"hetero_common", "hetero_splitee"},
+    "hetero_lab": {"hetero_common", "hetero_server", "hetero_client"},
+}
+KNOW_THE_WIRE = {
+    "hetero_common.wire",
+    "hetero_common.rpc",
+    "hetero_server.front",
+    "hetero_server.service",
+    "hetero_client.transport",
+}
+KNOW_TORCHVISION = {"hetero_client.data.torchvision_shim"}
+RUN_FOREIGN_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported name, such as `torch.nn`, or `hetero_common.wire` for `from ... import wire`.
+
+    Attributes:
+        runs_first: It stands at the top of the module, so the other module is imported before.
+    """
+
+    name: str
+    runs_first: bool
+
+    @property
+    def package(self) -> str:
+        return self.name.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class Module:
+    name: str
+    tree: ast.Module
+
+    @property
+    def package(self) -> str:
+        return self.name.partition(".")[0]
+
+
+def read_modules() -> Iterator[Module]:
+    for package, root in HOUSES.items():
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            yield Module(name, ast.parse(path.read_text(encoding="utf-8"), str(path)))
+
+
+MODULES = list(read_modules())
+NAMES = {module.name for module in MODULES}
+OWN = [module for module in MODULES if module.package != "hetero_splitee"]
+each_module = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
+each_own_module = pytest.mark.parametrize("module", OWN, ids=lambda module: module.name)
+
+
+def imports(tree: ast.Module) -> list[Import]:
+    """All imports, those in functions and under TYPE_CHECKING too."""
+    first = set(runs_at_import(tree.body))
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [Import(alias.name, node in first) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.append(Import(inner if inner in NAMES else str(node.module), node in first))
+    return found
+
+
+def runs_at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements that run when the module is imported, as far as imports are concerned."""
+    for statement in body:
+        yield statement
+        if isinstance(statement, ast.If) and "TYPE_CHECKING" not in ast.unparse(statement.test):
+            yield from runs_at_import(statement.body + statement.orelse)
+        elif isinstance(statement, ast.Try):
+            handlers = [inner for handler in statement.handlers for inner in handler.body]
+            yield from runs_at_import(statement.body + handlers + statement.orelse)
+        elif isinstance(statement, ast.With):
+            yield from runs_at_import(statement.body)
+
+
+def foreign_code(tree: ast.Module) -> list[str]:
+    """Ways to run what a file or a peer says."""
+    found = [entry.name for entry in imports(tree) if entry.package in RUN_FOREIGN_CODE]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in ("eval", "exec"):
+            found.append(node.id)
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.load":
+            found.append("torch.load")
+        elif isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            found.append("allow_pickle")
+    return found
+
+
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """A cycle of the graph, or nothing."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        found: list[str] = error.args[1]
+        return found
+    return []
+
+
+# The rules.
+
+
+@each_module
+def test_a_house_imports_only_the_houses_below_it(module: Module) -> None:
+    houses = {entry.package for entry in imports(module.tree)} & set(HOUSES)
+    assert houses - {module.package} <= MAY_IMPORT[module.package]
+
+
+@each_own_module
+def test_the_wire_is_known_at_the_doors_only(module: Module) -> None:
+    wire = {entry.name for entry in imports(module.tree) if is_wire(entry)}
+    assert not wire or module.name in KNOW_THE_WIRE
+
+
+def is_wire(entry: Import) -> bool:
+    return entry.package.startswith("grpc") or entry.package in ("hetero_splitee", "google")
+
+
+@each_own_module
+def test_torchvision_is_known_in_one_place_only(module: Module) -> None:
+    known = {entry.package for entry in imports(module.tree)}
+    assert "torchvision" not in known or module.name in KNOW_TORCHVISION
+
+
+@each_own_module
+def test_nothing_runs_what_a_file_or_a_peer_says(module: Module) -> None:
+    assert foreign_code(module.tree) == []
+
+
+def test_no_module_imports_itself_over_others() -> None:
+    graph = {
+        module.name: {
+            entry.name for entry in imports(module.tree) if entry.runs_first and entry.name in NAMES
+        }
+        for module in MODULES
+    }
+    assert cycle(graph) == []
+
+
+def test_the_bench_loads_no_grpc() -> None:
+    modules = sorted(module.name for module in OWN if module.package == "hetero_lab")
+    script = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert loaded >= set(modules)
+    assert not loaded & {"grpc", "hetero_common.rpc", "hetero_splitee"}
+
+
+# The tables, and what the rules can see.
+
+
+def test_the_tables_name_modules_that_exist() -> None:
+    assert {module.package for module in MODULES} == set(HOUSES) == set(MAY_IMPORT)
+    assert NAMES >= KNOW_THE_WIRE | KNOW_TORCHVISION
+
+
+def test_doors_that_no_longer_know_the_wire_are_struck_off() -> None:
+    know = {m.name for m in OWN if any(is_wire(entry) for entry in imports(m.tree))}
+    assert know == KNOW_THE_WIRE
+
+
+SAMPLE = """
+import grpc.aio as renamed
+from hetero_common import wire, errors as e
+from hetero_common.errors import HeteroError
+if TYPE_CHECKING:
+    import torchvision
+else:
+    import json
+try:
+    import scipy
+except ImportError:
+    import numpy
+
+def late():
+    from hetero_server.engine import Engine
+"""
+
+
+def test_an_import_is_seen_wherever_it_stands() -> None:
+    assert set(imports(ast.parse(SAMPLE))) == {
+        Import("grpc.aio", runs_first=True),
+        Import("hetero_common.wire", runs_first=True),
+        Import("hetero_common.errors", runs_first=True),
+        Import("torchvision", runs_first=False),
+        Import("json", runs_first=False),
+        Import("scipy", runs_first=True),
+        Import("numpy", runs_first=True),
+        Import("hetero_server.engine", runs_first=False),
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import pickle", ["pickle"]),
+        ("from dill import loads", ["dill"]),
+        ("x = eval(text)", ["eval"]),
+        ("run = exec", ["exec"]),
+        ("torch.load(file)", ["torch.load"]),
+        ("np.load(file, allow_pickle=True)", ["allow_pickle"]),
+        ("model.eval()\nredis.load(x)\n'pickle'", []),
+    ],
+)
+def test_foreign_code_is_seen(source: str, found: list[str]) -> None:
+    assert foreign_code(ast.parse(source)) == found
+
+
+def test_a_cycle_is_seen() -> None:
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert set(cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})) == {"a", "b", "c"}
