@@ -106,7 +106,7 @@ def _centralized(out: Path, recipe: dict[str, Any], data: dict[str, Any]) -> dic
     if not out.exists():
         flags = [f"--{k.replace('_', '-')}={v}" for k, v in (recipe | data).items()]
         command = [sys.executable, "-m", "hetero_lab", "--method", "centralized", *flags]
-        command += ["--clients", str(len(CUT_LAYERS)), "--threads", "2", "--run-dir", str(out)]
+        command += ["--clients", str(len(CUT_LAYERS)), "--threads", "1", "--run-dir", str(out)]
         subprocess.run(command, check=True)
     events = read_events(out)
     return {

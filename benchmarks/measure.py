@@ -47,10 +47,10 @@ class Result:
 
     def row(self) -> str:
         """A row of `HEADING`'s table; spread is from the lowest sample to the highest."""
-        spread = f"{min(self.samples):.3g} to {max(self.samples):.3g}"
+        spread = f"{min(self.samples):.4g} to {max(self.samples):.4g}"
         verdict = "-" if self.bound is None else "yes" if self.ok else "NO"
         bound = "-" if self.bound is None else f"<= {self.bound:g}"
-        cells = (self.benchmark, self.value, str(len(self.samples)), f"{self.median:.3g}")
+        cells = (self.benchmark, self.value, str(len(self.samples)), f"{self.median:.4g}")
         return f"| {' | '.join((*cells, spread, bound, verdict))} |"
 
     def record(self) -> dict[str, Any]:

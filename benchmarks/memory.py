@@ -46,16 +46,20 @@ _MOST_REPEATS = 3  # each takes minutes where the others take seconds, and varie
 def run(repeats: int) -> list[Result]:
     """Growth of resident memory, and the fullest queue."""
     torch.set_num_threads(1)
-    growth = [_growth() for _ in range(min(repeats, _MOST_REPEATS))]
+    resident = [_resident() for _ in range(min(repeats, _MOST_REPEATS))]
     queued = [asyncio.run(_fullest_queue()) for _ in range(min(repeats, _MOST_REPEATS))]
-    name = f"server's resident memory, round {_LATE} / round {_EARLY}"
+    name = "server's resident memory"
+    growth = [late / early for early, late in resident]
+    megabytes = [late / 1e6 for _, late in resident]
     return [
-        Result("memory", name, growth, 1.05),
+        Result("memory", f"{name}, round {_LATE} / round {_EARLY}", growth, 1.05),
+        Result("memory", f"{name}, MB at round {_LATE}", megabytes),
         Result("memory", "most batches queued / credits given", queued, 1.0),
     ]
 
 
-def _growth() -> float:
+def _resident() -> tuple[float, float]:
+    """Bytes of the server's resident memory, early and late."""
     with TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         server = stack.enter_context(
@@ -77,7 +81,7 @@ def _growth() -> float:
             )
         metrics = folder / "server" / "run"
         early = _resident_when_closed(server, metrics, _EARLY)
-        return _resident_when_closed(server, metrics, _LATE) / early
+        return early, _resident_when_closed(server, metrics, _LATE)
 
 
 def _resident_when_closed(server: Process, run_dir: Path, rounds: int) -> float:

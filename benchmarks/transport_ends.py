@@ -29,7 +29,7 @@ WINDOW = 4
 """Steps without an acknowledgement, in both systems."""
 
 _STEP_BYTES = 4 * torch.Size(SHAPE).numel()
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 20  # four messages a step
 
 
 async def ours_server() -> None:
@@ -47,7 +47,7 @@ def ours_client(address: str) -> None:
     _answer_lines(client.train_round)
 
 
-class PlainServicer(service_pb2_grpc.HeteroSplitServicer):  # type: ignore[misc] # Train alone
+class PlainServicer(service_pb2_grpc.HeteroSplitServicer):
     """What one would write first: join the chunks, make a tensor, acknowledge."""
 
     async def Train(
@@ -69,7 +69,8 @@ class PlainServicer(service_pb2_grpc.HeteroSplitServicer):  # type: ignore[misc]
 async def plain_server() -> None:
     """A grpc.aio server with the generated handlers."""
     server = grpc.aio.server()
-    service_pb2_grpc.add_HeteroSplitServicer_to_server(PlainServicer(), server)
+    servicer = PlainServicer()  # type: ignore[abstract] # Train is all that is called
+    service_pb2_grpc.add_HeteroSplitServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(f"listening on 127.0.0.1:{port}", flush=True)
@@ -81,7 +82,7 @@ class PlainClient:
 
     def __init__(self, address: str) -> None:
         activation, _ = batch()
-        self._data = memoryview(activation.numpy()).cast("B")
+        self._data = activation.numpy().data.cast("B")
         self._granted: queue.SimpleQueue[None] = queue.SimpleQueue()
         stub = service_pb2_grpc.HeteroSplitStub(grpc.insecure_channel(address))
         self._answers = stub.Train(self._requests())

@@ -248,11 +248,17 @@ class ServerLink:
                     self._send_chunks(payload.data, outgoing)
                     ahead += 1
                     if ahead >= _PREDICTIONS_AHEAD:
-                        yield self._probabilities(next(answers, None))
+                        answer = next(answers, None)
+                        if answer is None:
+                            break
+                        yield self._probabilities(answer)
                         ahead -= 1
                 outgoing.put(None)
-                for _ in range(ahead):
-                    yield self._probabilities(next(answers, None))
+                for answer in answers:  # to the end: a cancelled call is an error to the server
+                    yield self._probabilities(answer)
+                    ahead -= 1
+                if ahead:
+                    raise ServerUnreachable("the server stopped answering predictions")
             finally:
                 outgoing.put(None)
                 answers.cancel()
@@ -283,9 +289,7 @@ class ServerLink:
             (to or self._outgoing).put(chunk)
         self.bytes_sent += data.nbytes
 
-    def _probabilities(self, answer: pb.PredictResponse | None) -> Tensor:
-        if answer is None:
-            raise ServerUnreachable("the server stopped answering predictions")
+    def _probabilities(self, answer: pb.PredictResponse) -> Tensor:
         self.bytes_received += len(answer.probabilities)
         values = torch.frombuffer(bytearray(answer.probabilities), dtype=torch.float32)
         return values.view(answer.rows, -1)

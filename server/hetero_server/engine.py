@@ -353,7 +353,7 @@ class Engine:
     def _book_boundary(self, result: BoundaryResult) -> None:
         participants = self._participants()
         for member in participants:
-            self._observe_round(member)
+            self._observe("round", round=self.round, **member.round_record())
         if result.shared is not None:
             self.shared.layers |= result.shared.layers
             self.shared.exits |= result.shared.exits
@@ -389,18 +389,3 @@ class Engine:
 
     def _finish(self, member: Member) -> None:
         member.outbox.append(Finish("all rounds are done"))
-
-    def _observe_round(self, member: Member) -> None:
-        report = member.report
-        self._observe(
-            "round",
-            round=self.round,
-            client=member.client_id,
-            cut_layer=member.cut_layer,
-            samples=member.round_samples,
-            server_loss=member.mean_loss,
-            server_train_accuracy=member.mean_accuracy,
-            exit_loss=report.exit_loss if report else None,
-            exit_train_accuracy=report.exit_accuracy if report else None,
-            bytes_received=member.bytes_received,
-        )

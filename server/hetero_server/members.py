@@ -6,6 +6,7 @@ import enum
 import logging
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -131,12 +132,16 @@ class Member:
         self.loss_sum += loss * rows
         self.correct += correct
 
-    @property
-    def mean_loss(self) -> float:
-        """Server loss over the round so far."""
-        return self.loss_sum / max(1, self.round_samples)
-
-    @property
-    def mean_accuracy(self) -> float:
-        """Server accuracy in training over the round so far."""
-        return self.correct / max(1, self.round_samples)
+    def round_record(self) -> dict[str, Any]:
+        """What is recorded of its round; losses and accuracies are means over the samples."""
+        report, samples = self.report, max(1, self.round_samples)
+        return {
+            "client": self.client_id,
+            "cut_layer": self.cut_layer,
+            "samples": self.round_samples,
+            "server_loss": self.loss_sum / samples,
+            "server_train_accuracy": self.correct / samples,
+            "exit_loss": report.exit_loss if report else None,
+            "exit_train_accuracy": report.exit_accuracy if report else None,
+            "bytes_received": self.bytes_received,
+        }

@@ -155,7 +155,7 @@ def test_any_bytes_are_read_as_protobuf_reads_them(data: bytes, message: type[Me
 varints = st.lists(st.sampled_from([0x00, 0x01, 0x02, 0x7F, 0x80, 0x81, 0x82, 0xFF]), max_size=11)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=300)
 @given(varints.map(bytes), st.binary(max_size=3), st.sampled_from(CHUNKED))
 def test_any_length_of_a_chunk_is_read_as_protobuf_reads_it(
     length: bytes, rest: bytes, message: type[Message]
