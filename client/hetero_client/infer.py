@@ -10,11 +10,9 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import Field, ValidationError
-from pydantic_settings import CliPositionalArg
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -24,6 +22,7 @@ from hetero_client.device_model import DeviceModel
 from hetero_client.early_exit import OperatingPoint
 from hetero_client.evaluation import answer
 from hetero_client.inference import Answer, Inference, Source, in_batches
+from hetero_client.settings import InferenceSettings
 from hetero_client.shards import load_test
 from hetero_client.trainer import Shard
 from hetero_client.transport import ServerLink
@@ -32,35 +31,7 @@ from hetero_common.compute import Compute
 from hetero_common.errors import RefusedInput, SettingsError
 from hetero_common.plan import Plan
 from hetero_common.rundir import MODEL_FILE, PLAN_FILE
-from hetero_common.settings import Settings
 from hetero_common.weights import read_file
-
-
-class InferenceSettings(Settings):
-    """Answer images with a trained device and, where it is not sure, its server."""
-
-    images: CliPositionalArg[tuple[Path, ...]] = ()
-    """Image files to answer."""
-    run: Path
-    """Run directory of the client that was trained."""
-    server: str = "127.0.0.1:50051"
-    """HOST:PORT of a server that trains this run, or serves it with --serve."""
-    threshold: float = Field(0.5, ge=-1, le=1)
-    """Largest normalized entropy that the exit answers at; 1: always, negative: never."""
-    deadline_ms: float = Field(2000, gt=0)
-    """Milliseconds to wait for the server per request; then the exit answers, degraded."""
-    dataset: str | None = None
-    """Answer the test split of this data set instead of image files, and report accuracy."""
-    data_dir: Path = Path("data")
-    """Where cifar10, cifar100 and stl10 are kept."""
-    samples: int = Field(0, ge=0)
-    """Number of test images to answer; 0: all."""
-    batch_size: int = Field(32, ge=1, le=256)
-    """Images per request."""
-    curve: bool = False
-    """With --dataset: accuracy versus offload over all thresholds."""
-    output: Literal["table", "json"] = "table"
-    """A table, or one JSON object per line."""
 
 
 def main(flags: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Settings of hetero-client, and the data settings that the simulator shares."""
+"""Settings of hetero-client and hetero-infer, and the data settings that the simulator shares."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator
+from pydantic_settings import CliPositionalArg
 
 from hetero_common.errors import SettingsError
 from hetero_common.models.factory import is_factory
@@ -104,3 +105,30 @@ class ClientSettings(Settings, DataSettings, ModelExpectation, frozen=True):
         if self.shard != "1/1":
             default += f"-shard{self.shard.replace('/', 'of')}"
         return self.client_id or default
+
+
+class InferenceSettings(Settings):
+    """Answer images with a trained device and, where it is not sure, its server."""
+
+    images: CliPositionalArg[tuple[Path, ...]] = ()
+    """Image files to answer."""
+    run: Path
+    """Run directory of the client that was trained."""
+    server: str = "127.0.0.1:50051"
+    """HOST:PORT of a server that trains this run, or serves it with --serve."""
+    threshold: float = Field(0.5, ge=-1, le=1)
+    """Largest normalized entropy that the exit answers at; 1: always, negative: never."""
+    deadline_ms: float = Field(2000, gt=0)
+    """Milliseconds to wait for the server per request; then the exit answers, degraded."""
+    dataset: str | None = None
+    """Answer the test split of this data set instead of image files, and report accuracy."""
+    data_dir: Path = Path("data")
+    """Where cifar10, cifar100 and stl10 are kept."""
+    samples: int = Field(0, ge=0)
+    """Number of test images to answer; 0: all."""
+    batch_size: int = Field(32, ge=1, le=256)
+    """Images per request."""
+    curve: bool = False
+    """With --dataset: accuracy versus offload over all thresholds."""
+    output: Literal["table", "json"] = "table"
+    """A table, or one JSON object per line."""

@@ -160,7 +160,10 @@ def _by_channel(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
-    return tensor.reshape(-1).view(torch.uint8).numpy().data
+    flat = tensor.reshape(-1)
+    if flat.stride(0) != 1:  # of at most one element, whose stride torch leaves open
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    return flat.view(torch.uint8).numpy().data
 
 
 def _known(wire_dtype: str) -> torch.dtype:

@@ -23,7 +23,9 @@ class StepAt:
     steps: int
 
 
-class Plan(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
+class Plan(
+    BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+):
     """The agreement of a run; every field is also a flag of hetero-server and hetero-sim."""
 
     model: str = "resnet18"

@@ -51,6 +51,8 @@ CLIENT_OPTIONS = [
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 20_000),
 ]
 SERVER_OPTIONS = [
     ("grpc.keepalive_time_ms", _KEEPALIVE_MS),

@@ -32,7 +32,11 @@ class RunDir:
         self._start = time.monotonic()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._metrics = (path / METRICS_FILE).open("a", encoding="utf-8")
+            metrics = path / METRICS_FILE
+            torn = metrics.exists() and not metrics.read_bytes().endswith(b"\n")
+            self._metrics = metrics.open("a", encoding="utf-8")
+            if torn:  # a kill cut its last line short; what follows starts on a line of its own
+                self._metrics.write("\n")
         except OSError as error:
             raise SettingsError(f"--run-dir {path} can not be written: {error.strerror}") from None
 

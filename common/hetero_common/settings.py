@@ -27,6 +27,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         extra="forbid",
         frozen=True,
+        allow_inf_nan=False,
         env_prefix=ENV_PREFIX,
         use_attribute_docstrings=True,
         cli_kebab_case=True,
@@ -70,7 +71,7 @@ def load(settings_class: type[S], flags: Sequence[str], program: str) -> S:
         return settings_class(
             _cli_parse_args=list(flags),
             _cli_prog_name=program,
-            **_read_yaml(flags),
+            **_read_yaml(flags, settings_class),
         )
     except UnreadableFlags as error:
         raise SettingsError(_explain_flags(str(error), settings_class)) from None
@@ -84,7 +85,7 @@ def as_yaml(settings: Settings) -> str:
     return yaml.safe_dump(values, sort_keys=False)
 
 
-def _read_yaml(flags: Sequence[str]) -> Mapping[str, Any]:
+def _read_yaml(flags: Sequence[str], settings_class: type[Settings]) -> Mapping[str, Any]:
     file = _config_file(flags)
     if file is None:
         return {}
@@ -97,16 +98,20 @@ def _read_yaml(flags: Sequence[str]) -> Mapping[str, Any]:
         raise SettingsError(f"--config {file} is not valid YAML: {reason}") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise SettingsError(f"--config {file} must hold `name: value` lines")
+    for key in values:
+        if key not in settings_class.model_fields:
+            raise SettingsError(_unknown(key, settings_class))
     return values
 
 
 def _config_file(flags: Sequence[str]) -> str | None:
+    file = os.environ.get(f"{ENV_PREFIX}CONFIG")
     for index, flag in enumerate(flags):
         if flag == "--config":
-            return next(iter(flags[index + 1 :]), None)
-        if flag.startswith("--config="):
-            return flag.removeprefix("--config=")
-    return os.environ.get(f"{ENV_PREFIX}CONFIG")
+            file = next(iter(flags[index + 1 :]), None)
+        elif flag.startswith("--config="):
+            file = flag.removeprefix("--config=")
+    return file
 
 
 def _refuse_misspelt_variables(settings_class: type[Settings]) -> None:
@@ -130,8 +135,6 @@ def _explain_flags(message: str, settings_class: type[Settings]) -> str:
 def _explain_values(error: ValidationError, settings_class: type[Settings]) -> str:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return _unknown(name, settings_class)
     reason = first["msg"].removeprefix("Value error, ")
     given = first["input"]
     reason = reason[0].lower() + reason[1:]

@@ -6,6 +6,7 @@ the exit head after layer K.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 from hetero_common.aggregation import LayerStates
 from hetero_common.errors import NonFinite, RefusedInput, SettingsError
+
+_TENSOR_NAME = re.compile(r"(?P<kind>layers|exits)\.(?P<number>[0-9]{1,6})\.(?P<name>.+)", re.S)
 
 
 @dataclass
@@ -51,16 +54,15 @@ class Weights:
         """
         try:
             flat = load(data)
-        except (SafetensorError, ValueError):
+        except (SafetensorError, KeyError, RuntimeError, ValueError):  # each says so differently
             raise RefusedInput("the weights are not a valid safetensors file") from None
         weights = cls()
         for key, tensor in flat.items():
-            kind, _, rest = key.partition(".")
-            number, _, name = rest.partition(".")
-            if kind not in ("layers", "exits") or not number.isdigit() or not name:
+            parts = _TENSOR_NAME.fullmatch(key)
+            if parts is None:
                 raise RefusedInput("the weights hold a tensor that is no layer's and no exit's")
-            states = weights.layers if kind == "layers" else weights.exits
-            states.setdefault(int(number), {})[name] = tensor
+            states = weights.layers if parts["kind"] == "layers" else weights.exits
+            states.setdefault(int(parts["number"]), {})[parts["name"]] = tensor
         return cls(dict(sorted(weights.layers.items())), dict(sorted(weights.exits.items())))
 
     def require_like(self, reference: Weights) -> None:

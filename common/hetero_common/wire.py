@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from pydantic import ValidationError
 
 from hetero_common.codec import ITEM_BYTES, Payload, channels, payload_bytes
-from hetero_common.errors import LimitExceeded, Mismatch, RefusedInput
+from hetero_common.errors import LimitExceeded, Mismatch, RefusedInput, SettingsError
 from hetero_common.plan import Plan
 from hetero_splitee.v1 import service_pb2, tensor_pb2
 
@@ -62,10 +62,11 @@ def plan_from_wire(message: service_pb2.Plan) -> Plan:
     values = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
     try:
         return Plan(**values)
-    except ValidationError as error:
-        name = error.errors()[0]["loc"][0]
+    except (ValidationError, SettingsError) as error:
+        named = error.errors()[0]["loc"] if isinstance(error, ValidationError) else ()
+        name = str(named[0]) if named else "normalization"
         raise Mismatch(
-            f"the server's {name} is {values[str(name)]!r}, which this client does not know: "
+            f"the server's {name} is {values[name]!r}, which this client does not know: "
             "install the same version of hetero-splitee on both sides"
         ) from None
 
@@ -196,13 +197,7 @@ def chunks(data: memoryview) -> Iterator[memoryview]:
 def serialize(message: Message | memoryview) -> bytes:
     """A message, or a chunk given as a bare memoryview, as the bytes of its frame."""
     if isinstance(message, memoryview):
-        size = message.nbytes
-        length = bytearray()
-        while size >= 0x80:
-            length.append(size & 0x7F | 0x80)
-            size >>= 7
-        length.append(size)
-        return b"".join((_CHUNK_TAG, length, message))
+        return b"".join((_chunk_head(message.nbytes), message))
     return message.SerializeToString()
 
 
@@ -214,23 +209,33 @@ def deserializer(message: type[M]) -> Callable[[bytes], M | memoryview]:
     has_chunks = "chunk" in message.DESCRIPTOR.fields_by_name
 
     def parse(data: bytes) -> M | memoryview:
-        if has_chunks and data[:1] == _CHUNK_TAG:
-            start, size, shift = 1, 0, 0
-            while start < min(len(data), 6):
-                byte = data[start]
-                start += 1
-                size |= (byte & 0x7F) << shift
-                shift += 7
-                if byte < 0x80:
-                    break
-            if start + size == len(data):
-                return memoryview(data)[start:]
+        chunk = _sole_chunk(data) if has_chunks else None
+        if chunk is not None:
+            return chunk
         try:
             parsed = message.FromString(data)
         except DecodeError:
             raise RefusedInput("a message could not be read") from None
         if has_chunks and parsed.WhichOneof("kind") == "chunk":
-            return memoryview(parsed.chunk)  # type: ignore[attr-defined]
+            return memoryview(parsed.chunk)  # type: ignore[attr-defined] # all that have chunks do
         return parsed
 
     return parse
+
+
+def _chunk_head(size: int) -> bytes:
+    """Tag and length, a varint, of a chunk of `size` bytes."""
+    head = bytearray(_CHUNK_TAG)
+    while size >= 0x80:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    head.append(size)
+    return bytes(head)
+
+
+def _sole_chunk(data: bytes) -> memoryview | None:
+    """The chunk of a frame as `serialize` writes it; whatever else is protobuf's to read."""
+    for length in range(2, min(_CHUNK_HEAD, len(data)) + 1):
+        if data[:length] == _chunk_head(len(data) - length):
+            return memoryview(data)[length:]
+    return None

@@ -12,8 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from hetero_client.infer import InferenceSettings
-from hetero_client.settings import ClientSettings, DataSettings, ModelExpectation
+from hetero_client.settings import ClientSettings, DataSettings, InferenceSettings, ModelExpectation
 from hetero_common.plan import Plan
 from hetero_common.settings import Settings
 from hetero_lab.settings import SimulationSettings

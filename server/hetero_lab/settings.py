@@ -29,7 +29,7 @@ class SimulationSettings(Settings, StrategySettings, DataSettings, Plan, frozen=
     @field_validator("cut_layers")
     @classmethod
     def _numbers(cls, text: str) -> str:
-        if not all(part.strip().isdigit() for part in text.split(",")):
+        if not all(part.strip().isdecimal() and part.isascii() for part in text.split(",")):
             raise ValueError("write numbers separated by commas, such as 3,4,5")
         return text
 

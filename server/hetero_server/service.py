@@ -101,10 +101,12 @@ class HeteroSplitService:
         try:
             self._engine.attach(member.client_id)
             self._runner.changed()
-            while not reader.done() or member.outbox:
+            while True:
                 while member.outbox:
                     for message in _messages(member.outbox.popleft()):
                         yield message
+                if reader.done():
+                    break
                 await wake.wait()
                 wake.clear()
             reader.result()

@@ -17,6 +17,11 @@ from hetero_common.plan import Plan, StepAt
 from hetero_common.weights import layer_states, load_states
 
 
+LARGEST_ACTIVATION = 65504.0
+"""What fp16 can carry. Far larger finite values would make BatchNorm's running variance infinite,
+and with it the layer useless, before any loss shows it."""
+
+
 @dataclass(frozen=True)
 class StepResult:
     """Outcome of one server step.
@@ -71,8 +76,13 @@ class Suffix:
         Layers up to the cut layer have no part in it and stay as they are.
 
         Raises:
+            RefusedInput: A value is beyond `LARGEST_ACTIVATION`; nothing was changed.
             NonFinite: The loss is not finite; no weight was changed.
         """
+        if activation.abs().amax() > LARGEST_ACTIVATION:
+            raise RefusedInput(
+                f"an activation is beyond {LARGEST_ACTIVATION:g}: lower the client's learning rate"
+            )
         wants_gradient = self._plan.feedback == "gradient"
         entering = self._compute.place(activation).detach().requires_grad_(wants_gradient)
         targets = self._compute.place(labels)

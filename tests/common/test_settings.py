@@ -10,8 +10,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from hetero_client.infer import InferenceSettings
-from hetero_client.settings import ClientSettings
+from hetero_client.settings import ClientSettings, InferenceSettings
 from hetero_common import settings
 from hetero_common.errors import SettingsError
 from hetero_common.plan import Plan

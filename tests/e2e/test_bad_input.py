@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -313,10 +314,8 @@ def test_a_device_s_part_of_a_model_is_not_served(
 SECONDS = 200
 """Guard against a call that is never answered; DEADLINE_EXCEEDED is no expected status."""
 CUT, SHAPE, BATCH, STEPS = 2, (4, 4, 4), 8, 3
-HONEST = (
-    *("--dataset", "digits", "--eval-samples", "50"),
-    *(*SMALL, "--batch-size", str(BATCH), "--rounds", "2", "--steps-per-round", str(STEPS)),
-)
+DATA = ("--dataset", "digits", "--eval-samples", "50")
+AGREED = (*SMALL, "--batch-size", str(BATCH), "--rounds", "2", "--steps-per-round", str(STEPS))
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 LIMIT = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -346,7 +345,9 @@ def refusal_of(call: Callable[[], object]) -> Refusal:
     """How a call ends, of which every answer has been read."""
     with pytest.raises(grpc.RpcError) as caught:
         answers = call()
-        list(answers) if hasattr(answers, "__iter__") else None
+        if isinstance(answers, Iterator):
+            for _ in answers:
+                pass
     return Refusal.of(caught.value)
 
 
@@ -726,12 +727,12 @@ def siege(launch: Launch) -> Siege:
         server = stack.enter_context(
             launch(
                 *("hetero-server", "--listen", "127.0.0.1:0", "--run-dir", "run"),
-                *("--clients", str(len(intruding) + 1), *HONEST[4:]),
+                *("--clients", str(len(intruding) + 1), *AGREED),
             )
         )
         flags = ("--server", server.address, "--cut-layer", str(CUT), "--run-dir", "run")
         honest = stack.enter_context(
-            launch("hetero-client", *flags, *HONEST[:4], "--client-id", "client-1")
+            launch("hetero-client", *flags, *DATA, "--client-id", "client-1")
         )
         channel = stack.enter_context(grpc.insecure_channel(server.address))
         status = rpc.callable_for(channel, "GetStatus")(pb.GetStatusRequest(), timeout=SECONDS)
@@ -743,7 +744,7 @@ def siege(launch: Launch) -> Siege:
             intruder.waits_for_round()
         # From here on the honest client is in a round that can not end before the last intruder.
         for name, (call, _, _) in CALL_OFFENCES.items():
-            siege.refusals[name] = refusal_of(lambda c=call: c(channel, status.fingerprint))  # type: ignore[misc]
+            siege.refusals[name] = refusal_of(partial(call, channel, status.fingerprint))
         for name, (offends, _, _) in SESSION_OFFENCES.items():
             siege.refusals[name] = offends(crowd[name])
             crowd[name].leaves()
@@ -780,7 +781,7 @@ def test_the_honest_client_finishes_its_training(siege: Siege) -> None:
 
 def test_intruders_leave_no_trace_in_the_weights(siege: Siege, simulate: Simulate) -> None:
     """Bit for bit what the honest client and the server would have got on their own."""
-    alone = simulate("--clients", "1", "--cut-layers", str(CUT), *HONEST)
+    alone = simulate("--clients", "1", "--cut-layers", str(CUT), *DATA, *AGREED)
     for ours, theirs in (
         (siege.server_run / MODEL_FILE, alone / MODEL_FILE),
         (siege.client_run / MODEL_FILE, alone / "client-1.safetensors"),

@@ -939,8 +939,8 @@ class AnyRun(RuleBasedStateMachine):
         order=st.sampled_from(sorted(ORDERS)),
         aggregation=st.sampled_from(["none", "round"]),
         eval_every=st.integers(0, 2),
-        rounds=st.integers(1, 3),
-        steps=st.integers(1, 3),
+        rounds=st.integers(1, 2),
+        steps=st.integers(1, 4),
     )
     def begin(
         self,
@@ -989,11 +989,23 @@ class AnyRun(RuleBasedStateMachine):
 
     # What clients do.
 
-    @precondition(lambda self: self.engine.phase is not Phase.FINISHED)
-    @rule(client_id=st.sampled_from("abcd"), cut_layer=st.integers(1, 5), attach=st.booleans())
-    def join(self, client_id: str, cut_layer: int = 1, attach: bool = True) -> None:
+    def can_join(self) -> bool:
+        return self.engine.phase is not Phase.FINISHED and len(self.registered()) < 3
+
+    @precondition(can_join)
+    @rule(cut_layer=st.integers(1, 5), attach=st.booleans())
+    def join(self, cut_layer: int = 1, attach: bool = True) -> None:
+        self.register(f"client {len(self.sessions)}", cut_layer, attach)
+
+    @precondition(lambda self: self.engine.phase is not Phase.FINISHED and self.sessions)
+    @rule(pick=st.integers(0, 9), cut_layer=st.integers(1, 5), attach=st.booleans())
+    def come_back(self, pick: int, cut_layer: int, attach: bool) -> None:
+        client_id = choose(self.sessions, pick).client_id
         for session in self.sessions:
             session.may_be_sent_away |= session.client_id == client_id
+        self.register(client_id, cut_layer, attach)
+
+    def register(self, client_id: str, cut_layer: int, attach: bool) -> None:
         self.sessions.append(Session(self.engine.register(client_id, cut_layer, 64)))
         if attach:
             self.engine.attach(client_id)
@@ -1004,7 +1016,7 @@ class AnyRun(RuleBasedStateMachine):
         self.engine.attach(choose(self.unattached(), pick).client_id)
 
     @precondition(lambda self: self.unfinished())
-    @rule(pick=st.integers(0, 9), is_bad=st.sampled_from([False] * 9 + [True]))
+    @rule(pick=st.integers(0, 9), is_bad=st.sampled_from([False] * 4 + [True]))
     def send(self, pick: int, is_bad: bool) -> None:
         session = choose(self.unfinished(), pick)
         self.values += 1
@@ -1020,16 +1032,19 @@ class AnyRun(RuleBasedStateMachine):
                 self.engine.submit(session.client_id, batch)
 
     @precondition(lambda self: self.training())
-    @rule(pick=st.integers(0, 9), step=st.integers(-1, 4), ahead=st.integers(-1, 1))
-    def send_out_of_turn(self, pick: int, step: int, ahead: int) -> None:
+    @rule(
+        pick=st.integers(0, 9),
+        skipped=st.sampled_from([-3, -2, -1, 1, 2]),
+        ahead=st.sampled_from([-1, 0, 0, 0, 0, 1]),
+    )
+    def send_out_of_turn(self, pick: int, skipped: int, ahead: int) -> None:
         session = choose(self.training(), pick)
+        step, steps = session.step + skipped, session.member.steps
         batch = a_batch(session.round + ahead, step, value=-1.0)
-        if ahead == 0 and step == session.step < session.member.steps:
-            return  # in turn
         if ahead == 0 and 0 <= step < session.step:
             self.engine.submit(session.client_id, batch)  # a duplicate
             return
-        is_gap = ahead == 0 and session.step < step < session.member.steps
+        is_gap = ahead == 0 and 0 <= step < steps
         with pytest.raises(StepGap if is_gap else RefusedInput):
             self.engine.submit(session.client_id, batch)
 
@@ -1151,6 +1166,9 @@ class AnyRun(RuleBasedStateMachine):
                 break
             self.go_on()
             self.listen()
+        for session in self.unattached():
+            self.engine.attach(session.client_id)
+        self.nobody_waits_for_nothing()
         assert self.engine.phase is Phase.FINISHED
         assert self.engine.model is not None
         assert list(self.engine.model.layers) == [1, 2, 3, 4, 5, 6]
@@ -1167,7 +1185,7 @@ class AnyRun(RuleBasedStateMachine):
         if self.in_flight is not None:
             return self.perform_work()
         if self.engine.phase is Phase.WAITING:
-            return self.join(f"newcomer {len(self.sessions)}")
+            return self.join()
         if self.evaluating():
             return self.evaluate(0)
         sending = [session for session in self.unfinished() if self.has_credit(session)]
@@ -1178,6 +1196,6 @@ class AnyRun(RuleBasedStateMachine):
 
 
 AnyRun.TestCase.settings = settings(
-    deadline=None, max_examples=40, stateful_step_count=50, report_multiple_bugs=False
+    deadline=None, max_examples=50, stateful_step_count=60, report_multiple_bugs=False
 )
 TestAnyRun = AnyRun.TestCase

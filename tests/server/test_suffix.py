@@ -125,6 +125,7 @@ def test_a_step_leaves_the_senders_tensors_alone(
     build: Callable[..., Suffix], make_batch: MakeBatch, feedback: str
 ) -> None:
     activation, labels = make_batch(3, 0)
+    activation = activation.to(memory_format=torch.channels_last)  # computed on without a copy
     before = activation.clone(), labels.clone()
     build(3, feedback=feedback).train_step(activation, labels, 3, AT)
     assert torch.equal(activation, before[0])
