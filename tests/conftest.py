@@ -13,6 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# A machine that is busy with something else is no failure of a property.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 Simulate = Callable[..., Path]
 """(*flags of hetero-sim) -> the run directory it has left."""

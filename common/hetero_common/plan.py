@@ -92,7 +92,7 @@ class Plan(
     @property
     def predict_rows(self) -> int:
         """Largest batch of a prediction, so that its answer fits one frame of 1 MiB."""
-        return min(256, (1 << 20) // (4 * self.classes + 1))
+        return max(1, min(256, ((1 << 20) - 64) // (4 * self.classes)))
 
     def steps_for(self, shard_size: int) -> int:
         """Mini-batches that a client with `shard_size` images trains per round."""

@@ -43,7 +43,7 @@ class Weights:
             for number, state in states.items()
             for name, tensor in state.items()
         }
-        return save(flat, dict(metadata or {}))
+        return save(flat, dict(metadata) if metadata else None)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Weights:

@@ -230,10 +230,8 @@ class Engine:
 
     def work(self) -> Work | None:
         """The next piece of computing, or None until something else happens."""
-        while self._errands:
-            errand = self._errands.popleft()
-            if not (isinstance(errand, LeaveWork) and self._is_replaced(errand.member)):
-                return errand
+        if self._errands:
+            return self._errands.popleft()
         if self.phase is Phase.TRAINING:
             member = self._order(self._participants(), self.plan.seed, self.round)
             if member is not None:
@@ -284,10 +282,6 @@ class Engine:
         return self.phase is Phase.FINISHED and not any(m.attached for m in self.members.values())
 
     # How it goes on.
-
-    def _is_replaced(self, member: Member) -> bool:
-        """Whether the server layers under this client's id are a newer session's by now."""
-        return self.members[member.client_id] is not member
 
     def _participants(self) -> list[Member]:
         return [member for member in self.members.values() if member.takes_part]

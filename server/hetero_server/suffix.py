@@ -16,7 +16,6 @@ from hetero_common.errors import NonFinite, RefusedInput
 from hetero_common.plan import Plan, StepAt
 from hetero_common.weights import layer_states, load_states
 
-
 LARGEST_ACTIVATION = 65504.0
 """What fp16 can carry. Far larger finite values would make BatchNorm's running variance infinite,
 and with it the layer useless, before any loss shows it."""

@@ -1,0 +1,111 @@
+"""The Train call, against an engine and a runner without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from hetero_common.compute import Compute
+from hetero_common.errors import RefusedInput, UnknownSession
+from hetero_common.plan import Plan
+from hetero_common.rpc import SESSION_KEY
+from hetero_common.version import PROTOCOL_VERSION
+from hetero_server.engine import Engine
+from hetero_server.initial import InitialModel
+from hetero_server.members import Ack, MemberState
+from hetero_server.orders import arrival
+from hetero_server.runner import ComputeThread, Runner
+from hetero_server.service import HeteroSplitService
+from hetero_server.strategies.sequential import Sequential
+from hetero_splitee.v1 import service_pb2 as pb
+from hetero_splitee.v1 import tensor_pb2
+
+PLAN = Plan(model="tinycnn", width=4, image_size=8, rounds=2, steps_per_round=2, batch_size=4)
+
+
+class Context:
+    """What the service reads of a gRPC context."""
+
+    def __init__(self, session: str = "") -> None:
+        self._session = session
+
+    def invocation_metadata(self) -> list[tuple[str, str]]:
+        return [(SESSION_KEY, self._session)] if self._session else []
+
+
+def a_service() -> tuple[HeteroSplitService, Runner, Engine]:
+    initial = InitialModel(PLAN)
+    strategy = Sequential(PLAN, Compute(), initial.fresh)
+    engine = Engine(PLAN, initial, strategy, arrival, clients=1)
+    runner = Runner(engine, ComputeThread())
+    return HeteroSplitService(runner, "run", "sequential"), runner, engine
+
+
+async def register(service: HeteroSplitService, engine: Engine) -> Any:
+    request = pb.RegisterRequest(
+        protocol_version=PROTOCOL_VERSION,
+        client_id="a",
+        cut_layer=2,
+        fingerprint=engine.initial.fingerprint,
+        shard_size=64,
+        wire_dtypes=[tensor_pb2.WIRE_DTYPE_FP32],
+    )
+    answer = await service.Register(request, Context())  # type: ignore[arg-type] # a stand-in
+    return Context(answer.session)
+
+
+def test_a_refused_client_is_told_although_an_acknowledgement_comes_at_the_same_time() -> None:
+    """The reader's failure and an acknowledgement may arrive in either order, and none may hang."""
+
+    async def scenario() -> None:
+        service, runner, engine = a_service()
+        context = await register(service, engine)
+        member = engine.members["a"]
+        refuse = asyncio.Event()
+
+        async def requests() -> AsyncIterator[pb.TrainRequest]:
+            await refuse.wait()
+            asyncio.get_running_loop().call_soon(acknowledge)
+            yield pb.TrainRequest()  # an empty message is refused
+
+        def acknowledge() -> None:
+            member.outbox.append(Ack(0, 0))
+            runner.changed()
+
+        answers = service.Train(requests(), context)
+        first = await anext(answers)
+        assert not isinstance(first, memoryview)
+        assert first.WhichOneof("kind") == "start_round"
+        refuse.set()
+        with pytest.raises(RefusedInput, match="an empty message came"):
+            async for _ in answers:
+                pass
+        assert member.state is MemberState.STALE
+        runner.compute.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), timeout=30))
+
+
+def test_a_session_has_one_training_stream_and_ends_with_it() -> None:
+    async def scenario() -> None:
+        service, runner, engine = a_service()
+        context = await register(service, engine)
+
+        async def silence() -> AsyncIterator[pb.TrainRequest]:
+            await asyncio.Event().wait()
+            yield pb.TrainRequest()
+
+        answers = service.Train(silence(), context)
+        await anext(answers)
+        with pytest.raises(Exception, match="has a training stream already"):
+            await anext(service.Train(silence(), context))
+        await answers.aclose()  # type: ignore[attr-defined] # it is a generator
+        assert engine.members["a"].state is MemberState.STALE
+        with pytest.raises(UnknownSession):
+            await service.Leave(pb.LeaveRequest(), context)
+        runner.compute.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), timeout=30))
