@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,9 +20,8 @@ import psutil
 import torch
 from measure import SEED, Result
 from null_run import NullClient, null_engine, served
-from processes import Process
+from processes import Process, wait_for_round
 
-from hetero_common.rundir import METRICS_FILE, read_events
 from hetero_server.engine import Engine
 from hetero_server.members import Batch
 
@@ -86,19 +84,8 @@ def _resident() -> tuple[float, float]:
 
 def _resident_when_closed(server: Process, run_dir: Path, rounds: int) -> float:
     """Bytes of resident memory as soon as this many rounds have closed."""
-    process = psutil.Process(server.pid)
-    while _closed(run_dir) < rounds:
-        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-            raise SystemExit(f"the server ended before round {rounds}")
-        time.sleep(0.005)
-    return float(process.memory_info().rss)
-
-
-def _closed(run_dir: Path) -> int:
-    if not (run_dir / METRICS_FILE).exists():
-        return 0
-    events = read_events(run_dir)
-    return max((event["round"] + 1 for event in events if event["event"] == "round"), default=0)
+    wait_for_round(rounds, run_dir, server)
+    return float(psutil.Process(server.pid).memory_info().rss)
 
 
 class WatchedEngine(Engine):

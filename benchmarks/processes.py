@@ -1,14 +1,20 @@
-"""Python processes under measurement: started, waited for, reaped, and their CPU time read."""
+"""Python processes under measurement: started, paused, reaped, and their CPU time read."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 
+from hetero_common.rundir import METRICS_FILE, read_events
+
 _READY = "listening on "
+_POLL_SECONDS = 0.01
+_SCHEDULER_CLOCK = 2  # of another process, by its id: clock_getcpuclockid(3), on Linux
 
 
 class Process:
@@ -35,11 +41,15 @@ class Process:
             )
         self.pid = self._process.pid
 
+    def errors(self) -> str:
+        """What it has written to standard error."""
+        return self._stderr.read_text()
+
     def ready(self) -> str:
         """Wait for a server's ready line; the HOST:PORT it holds."""
         line = self.read()
         if not line.startswith(_READY):
-            raise SystemExit(f"{line!r} is no ready line\n{self._stderr.read_text()}")
+            raise SystemExit(f"{line!r} is no ready line\n{self.errors()}")
         return line.removeprefix(_READY).strip()
 
     def read(self) -> str:
@@ -54,18 +64,24 @@ class Process:
         self._process.stdin.flush()
         answer = self.read()
         if not answer:
-            raise SystemExit(f"a process under measurement died\n{self._stderr.read_text()}")
+            raise SystemExit(f"a process under measurement ended\n{self.errors()}")
         return answer
 
-    def finish(self) -> float:
-        """Wait until it ends by itself; CPU seconds (user + system) of its whole life."""
-        assert self._process.stdout is not None, "it is piped"
-        self._process.stdout.read()
-        _, status, usage = os.wait4(self.pid, 0)
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-        if self._process.returncode != 0:
-            raise SystemExit(f"a process under measurement failed\n{self._stderr.read_text()}")
-        return usage.ru_utime + usage.ru_stime
+    def cpu_seconds(self) -> float:
+        """CPU time (user + system, all threads) that it has used so far, to the microsecond."""
+        return time.clock_gettime(~self.pid << 3 | _SCHEDULER_CLOCK)
+
+    def pause(self) -> None:
+        """Stop it where it is, until `resume`."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
 
     def __enter__(self) -> Process:
         return self
@@ -76,3 +92,18 @@ class Process:
         if self._process.poll() is None:
             self._process.kill()
         self._process.communicate()
+
+
+def wait_for_round(rounds: int, run_dir: Path, process: Process) -> None:
+    """Wait until the run of `process` has closed so many rounds."""
+    while _rounds_closed(run_dir) < rounds:
+        if not process.is_running():
+            raise SystemExit(f"a process under measurement ended\n{process.errors()}")
+        time.sleep(_POLL_SECONDS)
+
+
+def _rounds_closed(run_dir: Path) -> int:
+    if not (run_dir / METRICS_FILE).exists():
+        return 0
+    events = read_events(run_dir)
+    return max((event["round"] + 1 for event in events if event["event"] == "round"), default=0)

@@ -7,39 +7,38 @@ protobuf messages through the generated stub, whose server only joins the bytes 
 
 Fair because both are a grpc.aio server and a synchronous client of the same versions in one process
 each, with four steps on their way and one answer per step, and because both are warm: a process
-runs faster after it has once handled large buffers. They take turns in one run. CPU time is that of
-client and server together, from the first byte sent to the last answer read.
+runs faster after it has once handled large buffers. They take short turns in one run. CPU time is
+that of client and server together, from the first byte sent to the last answer read.
 """
 
 from __future__ import annotations
 
 import contextlib
+import statistics
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import psutil
 from measure import Result
 from processes import Process
 from transport_ends import STEPS
 
+_TURNS = 8  # of each system in a repeat
 _ENDS = str(Path(__file__).with_name("transport_ends.py"))
 
 
 def run(repeats: int) -> list[Result]:
     """CPU milliseconds per step, and the ratio."""
     with TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        pairs = {name: _Pair(name, Path(folder), stack) for name in ("ours", "plain")}
-        for pair in pairs.values():
-            pair.milliseconds()
-        samples: dict[str, list[float]] = {name: [] for name in pairs}
-        for repeat in range(repeats):
-            for name in sorted(pairs, reverse=repeat % 2 == 1):
-                samples[name].append(pairs[name].milliseconds())
-    ratios = [ours / plain for ours, plain in zip(samples["ours"], samples["plain"], strict=True)]
+        ours = _Pair("ours", Path(folder), stack)
+        plain = _Pair("plain", Path(folder), stack)
+        _alternate(ours, plain)  # the first repeat warms both up
+        samples = [_alternate(ours, plain) for _ in range(repeats)]
     return [
-        Result("transport", "CPU per one-way step, ours / plain gRPC stream", ratios, 1.0),
-        Result("transport", "CPU ms per one-way step, ours", samples["ours"]),
-        Result("transport", "CPU ms per one-way step, plain gRPC stream", samples["plain"]),
+        Result(
+            "transport", "CPU per one-way step, ours / plain gRPC", [o / p for o, p in samples], 1.0
+        ),
+        Result("transport", "CPU ms per one-way step, ours", [o for o, _ in samples]),
+        Result("transport", "CPU ms per one-way step, plain gRPC", [p for _, p in samples]),
     ]
 
 
@@ -47,20 +46,26 @@ class _Pair:
     """A server and its client, both running until the stack unwinds."""
 
     def __init__(self, name: str, folder: Path, stack: contextlib.ExitStack) -> None:
-        server = stack.enter_context(
-            Process(_ENDS, f"{name}-server", folder=folder / f"{name}-server")
-        )
-        self._server = psutil.Process(server.pid)
-        self._client = stack.enter_context(
-            Process(_ENDS, f"{name}-client", server.ready(), folder=folder / f"{name}-client")
-        )
+        def start(end: str, *address: str) -> Process:
+            return stack.enter_context(Process(_ENDS, end, *address, folder=folder / end))
+
+        self._server = start(f"{name}-server")
+        self._client = start(f"{name}-client", self._server.ready())
 
     def milliseconds(self) -> float:
         """CPU milliseconds of both processes per step, over STEPS steps."""
-        before = self._server_seconds()
-        client_seconds = float(self._client.ask("go"))
-        return 1e3 * (client_seconds + self._server_seconds() - before) / STEPS
+        before = self._cpu_seconds()
+        self._client.ask("go")
+        return 1e3 * (self._cpu_seconds() - before) / STEPS
 
-    def _server_seconds(self) -> float:
-        times = self._server.cpu_times()
-        return float(times.user + times.system)
+    def _cpu_seconds(self) -> float:
+        return self._server.cpu_seconds() + self._client.cpu_seconds()
+
+
+def _alternate(ours: _Pair, plain: _Pair) -> tuple[float, float]:
+    """Means over short turns: ours, plain, plain, ours, and so on."""
+    taken: dict[_Pair, list[float]] = {ours: [], plain: []}
+    for turn in range(_TURNS):
+        for pair in (ours, plain) if turn % 2 == 0 else (plain, ours):
+            taken[pair].append(pair.milliseconds())
+    return statistics.mean(taken[ours]), statistics.mean(taken[plain])

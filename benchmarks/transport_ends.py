@@ -4,7 +4,7 @@ python benchmarks/transport_ends.py ours-server | ours-client ADDRESS
 python benchmarks/transport_ends.py plain-server | plain-client ADDRESS
 
 A server prints `listening on HOST:PORT` and serves until it is killed. A client runs STEPS steps
-for every line it reads, and answers with the CPU seconds of its process that they took.
+for every line it reads, and then answers with a line.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import queue
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import torch
@@ -23,7 +22,7 @@ from hetero_splitee.v1 import service_pb2_grpc
 
 import grpc  # isort: skip  # after our own modules: they set what gRPC reads on import
 
-STEPS = 100
+STEPS = 20
 """One-way steps per line a client reads."""
 WINDOW = 4
 """Steps without an acknowledgement, in both systems."""
@@ -109,9 +108,8 @@ def plain_client(address: str) -> None:
 
 def _answer_lines(train_round: Callable[[], None]) -> None:
     for _ in sys.stdin:
-        before = time.process_time()
         train_round()
-        print(time.process_time() - before, flush=True)
+        print("done", flush=True)
 
 
 def main() -> None:
