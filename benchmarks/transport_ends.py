@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import torch
 from null_run import SHAPE, NullClient, batch, null_engine, served
 
+from hetero_common.process import keep_freed_memory
 from hetero_splitee.v1 import service_pb2 as pb
 from hetero_splitee.v1 import service_pb2_grpc
 
@@ -33,6 +34,7 @@ _CHUNK_BYTES = 1 << 20  # four messages a step
 
 async def ours_server() -> None:
     """The real server with an empty strategy."""
+    keep_freed_memory()  # as our commands do
     engine = null_engine(steps=STEPS)
     assert engine.credits == WINDOW, "both systems have the same window"
     async with served(engine) as address:
@@ -42,6 +44,7 @@ async def ours_server() -> None:
 
 def ours_client(address: str) -> None:
     """The real link."""
+    keep_freed_memory()
     client = NullClient(address, "client-1")
     _answer_lines(client.train_round)
 

@@ -167,7 +167,7 @@ class ServerLink:
                 )
             )
         )
-        self._send_chunks(payload.data)
+        self._send_chunks(payload, self._outgoing)
 
     def feedback(self, step: int) -> Tensor:
         """Wait for what the server returns of a step: its gradient or its logits."""
@@ -245,7 +245,7 @@ class ServerLink:
                 for activation in activations:
                     payload = codec.encode(activation, self._wire_dtype)
                     outgoing.put(pb.PredictRequest(activation=wire.header_to_wire(payload)))
-                    self._send_chunks(payload.data, outgoing)
+                    self._send_chunks(payload, outgoing)
                     ahead += 1
                     if ahead >= _PREDICTIONS_AHEAD:
                         answer = next(answers, None)
@@ -282,12 +282,10 @@ class ServerLink:
     ) -> None:
         self.close()
 
-    def _send_chunks(
-        self, data: memoryview, to: queue.SimpleQueue[Message_ | None] | None = None
-    ) -> None:
-        for chunk in wire.chunks(data):
-            (to or self._outgoing).put(chunk)
-        self.bytes_sent += data.nbytes
+    def _send_chunks(self, payload: Payload, to: queue.SimpleQueue[Message_ | None]) -> None:
+        for chunk in wire.payload_chunks(payload):
+            to.put(chunk)
+        self.bytes_sent += payload.data.nbytes
 
     def _probabilities(self, answer: pb.PredictResponse) -> Tensor:
         self.bytes_received += len(answer.probabilities)
@@ -322,11 +320,11 @@ def _feedback(ack: pb.Ack, call: Iterator[pb.TrainResponse | memoryview]) -> Pay
     if not ack.HasField("feedback"):
         return None
     tensor = wire.incoming(ack.feedback)
-    for chunk in call:
+    while not tensor.is_whole:
+        chunk = next(call, None)
         if not isinstance(chunk, memoryview):
             raise RefusedInput("the server's feedback is not complete")
-        if tensor.feed(chunk):
-            break
+        tensor.feed(chunk)
     return tensor.payload()
 
 

@@ -1,4 +1,4 @@
-"""What every console command does around its work: settings, logging, threads, exit codes.
+"""What every console command does around its work: settings, logging, resources, exit codes.
 
 Exit codes: 0 done, 1 the run failed, 2 bad input and nothing was started, 130 interrupted.
 """
@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from hetero_common import settings
-from hetero_common.compute import limit_threads
 from hetero_common.errors import HeteroError, SettingsError
+from hetero_common.process import keep_freed_memory, limit_threads
 from hetero_common.settings import S
 
 _LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
@@ -30,6 +30,7 @@ def run_command(
             level=chosen.log_level.upper(), format=_LOG_FORMAT, datefmt="%H:%M:%S", force=True
         )
         limit_threads(chosen.threads)
+        keep_freed_memory()
         body(chosen)
     except HeteroError as error:
         print(f"{program}: {error}", file=sys.stderr)

@@ -30,6 +30,7 @@ FRAME_BYTES = 1 << 20
 _CHUNK_TAG = b"\x7a"  # field 15, length-delimited
 _CHUNK_HEAD = 4  # the tag and a length below 2**21
 _CHUNK_BYTES = FRAME_BYTES - _CHUNK_HEAD
+_HEAD_BYTES = 1 << 16
 
 _WIRE_DTYPES = {name: getattr(tensor_pb2, f"WIRE_DTYPE_{name.upper()}") for name in ITEM_BYTES}
 _DTYPE_NAMES = {value: name for name, value in _WIRE_DTYPES.items()}
@@ -82,12 +83,27 @@ def wire_dtype_name(value: int) -> str:
 
 
 def header_to_wire(payload: Payload) -> tensor_pb2.TensorHeader:
-    """What announces a payload; its data follows as `chunks`."""
-    header = tensor_pb2.TensorHeader(dtype=_WIRE_DTYPES[payload.wire_dtype], shape=payload.shape)
+    """What announces a payload, and holds the first bytes of its data; see `payload_chunks`."""
+    header = tensor_pb2.TensorHeader(
+        dtype=_WIRE_DTYPES[payload.wire_dtype],
+        shape=payload.shape,
+        head=bytes(payload.data[: _head_bytes(payload.data.nbytes)]),
+    )
     if payload.minimum is not None and payload.maximum is not None:
         header.minimum.extend(payload.minimum.tolist())
         header.maximum.extend(payload.maximum.tolist())
     return header
+
+
+def payload_chunks(payload: Payload) -> Iterator[memoryview]:
+    """What follows the header of a payload; nothing is copied."""
+    return chunks(payload.data[_head_bytes(payload.data.nbytes) :])
+
+
+def _head_bytes(size: int) -> int:
+    """How much the header holds of `size` bytes: each message costs, of whatever size it is."""
+    left_over = size % _CHUNK_BYTES
+    return left_over if left_over <= _HEAD_BYTES else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +124,8 @@ class TensorSchema:
         """Check an announced tensor before a byte of it is allocated.
 
         Raises:
-            RefusedInput: Its dtype, shape or ranges are not the agreed ones.
+            RefusedInput: Its dtype, shape or ranges are not the agreed ones, or more bytes came
+                with it than it has.
             LimitExceeded: The batch is larger than agreed.
         """
         shape = tuple(header.shape)
@@ -140,6 +157,13 @@ class Incoming:
         self._shape = shape
         self._wire_dtype = wire_dtype
         self._bytes = Assembler(payload_bytes(shape, wire_dtype))
+        if header.head:
+            self._bytes.feed(memoryview(header.head))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing any more."""
+        return self._bytes.is_full
 
     def feed(self, chunk: memoryview) -> bool:
         """Take the next chunk; True when the tensor is whole."""
@@ -170,6 +194,11 @@ class Assembler:
         self._buffer = np.empty(size, np.uint8)
         self._filled = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether everything has come."""
+        return self._filled == self._buffer.nbytes
+
     def feed(self, chunk: memoryview) -> bool:
         """Take the next chunk; True when everything has come.
 
@@ -181,7 +210,7 @@ class Assembler:
             raise RefusedInput("a chunk is empty or exceeds the announced size")
         self._buffer[self._filled : end] = chunk
         self._filled = end
-        return end == self._buffer.nbytes
+        return self.is_full
 
     def view(self) -> memoryview:
         """The collected bytes."""

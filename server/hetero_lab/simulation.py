@@ -70,7 +70,7 @@ class SimulatedClient:
             sent = self.trainer.forward(start.round, step)
             payload = codec.encode(sent.activation, plan.wire)
             yield from self._until(self._has_credit)
-            batch = Batch(start.round, step, payload, sent.labels)
+            batch = Batch(start.round, step, payload, sent.labels.tolist())
             self._engine.submit(member.client_id, batch)
             if plan.feedback != "none":
                 yield from self._until(lambda: self._feedback is not None)

@@ -14,7 +14,7 @@ import enum
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from torch import Tensor
@@ -161,7 +161,9 @@ class Engine:
         self._observe("left", client=member.client_id, state=state.name, round=self.round)
         self._advance()
 
-    def admit(self, client_id: str, round_: int, step: int, labels: Tensor, rows: int) -> bool:
+    def admit(
+        self, client_id: str, round_: int, step: int, labels: Sequence[int], rows: int
+    ) -> bool:
         """Check an announced batch before its bytes arrive; False for a duplicate.
 
         Raises:
@@ -178,9 +180,9 @@ class Engine:
             raise StepGap(round_, step, member.received)
         if member.received - member.applied >= self.credits:
             raise LimitExceeded(f"more than the agreed {self.credits} batches are unacknowledged")
-        if not 2 <= rows == labels.numel():
+        if not 2 <= rows == len(labels):
             raise RefusedInput(f"a batch has 2 rows at least and a label for each, not {rows}")
-        if int(labels.min()) < 0 or int(labels.max()) >= self.plan.classes:
+        if min(labels) < 0 or max(labels) >= self.plan.classes:
             raise RefusedInput(f"a label is outside 0..{self.plan.classes - 1}: check --classes")
         return True
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import enum
 import logging
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-from torch import Tensor
 
 from hetero_common.codec import Payload
 from hetero_common.control import Directive, Evaluation, RoundDone
@@ -34,12 +33,12 @@ GONE = frozenset({MemberState.STALE, MemberState.LEFT, MemberState.EVICTED})
 
 @dataclass(frozen=True)
 class Batch:
-    """One mini-batch as it arrived: activation (B, ...) on the wire, labels (B,) int64."""
+    """One mini-batch as it arrived: activation (B, ...) on the wire, B labels."""
 
     round: int
     step: int
     payload: Payload
-    labels: Tensor
+    labels: Sequence[int]
 
     @property
     def rows(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from hetero_common import codec
 from hetero_common.compute import seed_step
 from hetero_common.errors import RefusedInput
@@ -58,7 +60,8 @@ class Performer:
         activation = codec.decode(batch.payload)
         seed_step(self._plan.seed, "server", member.client_id, batch.round, batch.step)
         at = StepAt(batch.round, batch.step, member.steps)
-        result = self._strategy.step(member.client_id, activation, batch.labels, at)
+        labels = torch.tensor(batch.labels, dtype=torch.int64)
+        result = self._strategy.step(member.client_id, activation, labels, at)
         feedback = result.feedback
         payload = None if feedback is None else codec.encode(feedback, self._plan.wire)
         return StepOutcome(result.loss, result.correct, payload)

@@ -7,7 +7,6 @@ import secrets
 from collections.abc import AsyncIterator
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from hetero_common import codec, rpc, wire
@@ -207,7 +206,7 @@ class HeteroSplitService:
     ) -> None:
         tensor = schema.admit(batch.activation)
         rows = batch.activation.shape[0]
-        labels = torch.tensor(list(batch.labels), dtype=torch.int64)
+        labels = list(batch.labels)
         self._engine.admit(member.client_id, batch.round, batch.step, labels, rows)
         payload = await _receive(tensor, requests)
         self._engine.submit(member.client_id, Batch(batch.round, batch.step, payload, labels))
@@ -241,6 +240,8 @@ async def _receive(
     tensor: Incoming, requests: AsyncIterator[pb.TrainRequest | pb.PredictRequest | memoryview]
 ) -> Payload:
     """The announced tensor, whole."""
+    if tensor.is_whole:
+        return tensor.payload()
     async for chunk in requests:
         if not isinstance(chunk, memoryview):
             raise RefusedInput("an announced tensor is not complete")
@@ -276,7 +277,7 @@ def _ack_messages(ack: Ack) -> list[pb.TrainResponse | memoryview]:
     if ack.feedback is None:
         return [pb.TrainResponse(ack=message)]
     message.feedback.CopyFrom(wire.header_to_wire(ack.feedback))
-    return [pb.TrainResponse(ack=message), *wire.chunks(ack.feedback.data)]
+    return [pb.TrainResponse(ack=message), *wire.payload_chunks(ack.feedback)]
 
 
 def _member_status(member: Member) -> pb.MemberStatus:

@@ -78,7 +78,8 @@ class Suffix:
             RefusedInput: A value is beyond `LARGEST_ACTIVATION`; nothing was changed.
             NonFinite: The loss is not finite; no weight was changed.
         """
-        if activation.abs().amax() > LARGEST_ACTIVATION:
+        low, high = torch.aminmax(activation)
+        if max(-low, high) > LARGEST_ACTIVATION:
             raise RefusedInput(
                 f"an activation is beyond {LARGEST_ACTIVATION:g}: lower the client's learning rate"
             )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hetero_common import compute
-from hetero_common.compute import Compute, Learner, limit_threads, seed_step, seeded
+from hetero_common.compute import Compute, Learner, seed_step, seeded
 from hetero_common.errors import SettingsError
 from hetero_common.plan import Plan, StepAt
 
@@ -263,13 +263,6 @@ def test_convolutions_and_their_inputs_are_channels_last() -> None:
     assert placed.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(placed, images)
     assert torch.equal(cpu.place(labels), labels)
-
-
-def test_threads_are_bounded() -> None:
-    limit_threads(2)
-    assert torch.get_num_threads() == 2
-    limit_threads(1)
-    assert torch.get_num_threads() == 1
 
 
 # Randomness.

@@ -25,6 +25,7 @@ MESSAGES: list[type[Message]] = [
 ]
 CHUNKED = [message for message in MESSAGES if "chunk" in message.DESCRIPTOR.fields_by_name]
 LARGEST_CHUNK = FRAME_BYTES - 4
+LARGEST_HEAD = 1 << 16
 RECORDS = [
     record
     for _, record in inspect.getmembers(control, dataclasses.is_dataclass)
@@ -254,11 +255,55 @@ def test_an_announced_tensor_arrives_whole(wire_dtype: str) -> None:
     sent = codec.encode(torch.randn(5, 3, 2, 2), wire_dtype)
     schema = TensorSchema(wire_dtype, (3, 2, 2), max_rows=5)
     for receive in (schema.admit, wire.incoming):
-        tensor = receive(wire.header_to_wire(sent))
+        announced = wire.header_to_wire(sent)
+        announced.ClearField("head")
+        tensor = receive(announced)
         middle = sent.data.nbytes // 2
         assert not tensor.feed(sent.data[:middle])
         assert tensor.feed(sent.data[middle:])
         assert torch.equal(codec.decode(tensor.payload()), codec.decode(sent))
+
+
+@pytest.mark.parametrize(
+    ("size", "in_head", "num_chunks"),
+    [
+        (0, 0, 0),
+        (1, 1, 0),
+        (LARGEST_HEAD, LARGEST_HEAD, 0),
+        (LARGEST_HEAD + 1, 0, 1),
+        (LARGEST_CHUNK, 0, 1),
+        (LARGEST_CHUNK + LARGEST_HEAD, LARGEST_HEAD, 1),
+        (LARGEST_CHUNK + LARGEST_HEAD + 1, 0, 2),
+        (4 << 20, 16, 4),
+    ],
+)
+def test_what_full_chunks_leave_over_travels_in_the_header(
+    size: int, in_head: int, num_chunks: int
+) -> None:
+    sent = codec.Payload("fp32", (size // 4,), torch.arange(size).to(torch.uint8).numpy().data)
+    announced = wire.header_to_wire(sent)
+    chunks = list(wire.payload_chunks(sent))
+    assert (len(announced.head), len(chunks)) == (in_head, num_chunks)
+    assert announced.head + b"".join(chunks) == sent.data
+
+
+def test_a_tensor_is_whole_with_its_last_byte_wherever_that_travels() -> None:
+    data = bytes(range(24))
+    for head in (0, 1, 23, 24):
+        announced = header(shape=(1, 3, 2, 2))
+        announced.head = data[:head]
+        tensor = SCHEMA.admit(announced)
+        assert tensor.is_whole == (head == 24)
+        if head < 24:
+            assert tensor.feed(memoryview(data[head:]))
+        assert bytes(tensor.payload().data) == data
+
+
+def test_a_head_longer_than_its_tensor_is_refused() -> None:
+    announced = header(shape=(1, 3, 2, 2))
+    announced.head = bytes(25)
+    with pytest.raises(RefusedInput, match="exceeds the announced size"):
+        SCHEMA.admit(announced)
 
 
 def test_every_row_count_up_to_the_agreed_one_is_admitted() -> None:

@@ -362,8 +362,12 @@ def registration(**changes: Any) -> pb.RegisterRequest:
     return pb.RegisterRequest(**(fields | changes))
 
 
-def header(*shape: int, dtype: tensor_pb2.WireDtype.ValueType = tensor_pb2.WIRE_DTYPE_FP32) -> Any:
-    return tensor_pb2.TensorHeader(dtype=dtype, shape=shape)
+def header(
+    *shape: int,
+    dtype: tensor_pb2.WireDtype.ValueType = tensor_pb2.WIRE_DTYPE_FP32,
+    head: bytes = b"",
+) -> tensor_pb2.TensorHeader:
+    return tensor_pb2.TensorHeader(dtype=dtype, shape=shape, head=head)
 
 
 def batch(
@@ -433,6 +437,11 @@ STREAM_OFFENCES: dict[str, tuple[list[object], grpc.StatusCode, str]] = {
     ),
     "more bytes than announced": (
         [batch(), GOOD[:1000], GOOD],
+        INVALID,
+        "a chunk is empty or exceeds the announced size",
+    ),
+    "more bytes than announced, with the announcement": (
+        [batch(activation=header(BATCH, *SHAPE, head=bytes(9999)))],
         INVALID,
         "a chunk is empty or exceeds the announced size",
     ),

@@ -91,7 +91,7 @@ def a_batch(round_: int, step: int, value: float = 0.0, rows: int = 2) -> Batch:
     activation = torch.full((rows, 2), value)
     data = memoryview(bytearray(activation.numpy().tobytes()))
     payload = codec.Payload("fp32", (rows, 2), data)  # `encode` would refuse NaN
-    return Batch(round_, step, payload, torch.zeros(rows, dtype=torch.int64))
+    return Batch(round_, step, payload, [0] * rows)
 
 
 def an_evaluation(round_: int) -> Evaluation:
@@ -314,8 +314,7 @@ def test_a_duplicate_is_acknowledged_and_not_applied() -> None:
     run.send("a", 0, value=1.0)
     run.work()
     run.heard("a")
-    labels = torch.zeros(2, dtype=torch.int64)
-    assert not run.engine.admit("a", 0, 0, labels, 2)
+    assert not run.engine.admit("a", 0, 0, [0, 0], 2)
     run.send("a", 0, value=2.0)
     assert run.heard("a") == [Ack(round=0, step=0, duplicate=True)]
     assert run.work() == []
@@ -369,7 +368,7 @@ def test_impossible_rows_and_labels_are_refused(labels: list[int], rows: int, re
     run = Run()
     member = run.join("a")
     with pytest.raises(RefusedInput) as caught:
-        run.engine.admit("a", 0, 0, torch.tensor(labels, dtype=torch.int64), rows)
+        run.engine.admit("a", 0, 0, labels, rows)
     assert str(caught.value) == reason
     assert member.received == 0
 

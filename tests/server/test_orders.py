@@ -13,7 +13,7 @@ from hetero_common.codec import encode
 from hetero_server.members import Batch, Member
 from hetero_server.orders import ORDERS, Order, arrival, interleaved, relay
 
-BATCH = Batch(0, 0, encode(torch.zeros(2, 1), "fp32"), torch.zeros(2, dtype=torch.int64))
+BATCH = Batch(0, 0, encode(torch.zeros(2, 1), "fp32"), [0, 0])
 Schedule = list[tuple[str, int]]
 """Client id and step of each batch, in the order in which they are applied."""
 
