@@ -1,0 +1,302 @@
+"""Every way to break the protocol that we could think of, and how it is refused."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import torch
+from safetensors.torch import save
+
+from e2e.intruder import (
+    BATCH,
+    CUT,
+    GOOD,
+    HANG_UP,
+    SECONDS,
+    SHAPE,
+    STEPS,
+    Garbage,
+    Intruder,
+    Refusal,
+    activation_of,
+    batch,
+    header,
+    registration,
+)
+from hetero_common import rpc
+from hetero_common.version import PROTOCOL_VERSION
+from hetero_common.weights import Weights
+from hetero_splitee.v1 import service_pb2 as pb
+from hetero_splitee.v1 import tensor_pb2
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+LIMIT = grpc.StatusCode.RESOURCE_EXHAUSTED
+GAP = grpc.StatusCode.OUT_OF_RANGE
+PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
+ENDED = grpc.StatusCode.ABORTED
+
+# What is sent on a training stream once round 0 has begun, and how it is refused.
+STREAM_OFFENCES: dict[str, tuple[list[object], grpc.StatusCode, str]] = {
+    "a batch larger than agreed": (
+        [batch(labels=[0] * 9, activation=header(9, *SHAPE))],
+        LIMIT,
+        "a batch of 9 rows is larger than the agreed 8",
+    ),
+    "a batch of four billion": (
+        [batch(activation=header(2**32 - 1, *SHAPE))],
+        LIMIT,
+        "4294967295 rows is larger than the agreed 8",
+    ),
+    "a batch of one, which BatchNorm can not train on": (
+        [batch(labels=[0], activation=header(1, *SHAPE))],
+        INVALID,
+        "a batch has 2 rows at least",
+    ),
+    "another shape": ([batch(activation=header(BATCH, 4, 4, 5))], INVALID, "the agreed activation"),
+    "fewer dimensions": ([batch(activation=header(BATCH, 64))], INVALID, "the agreed activation"),
+    "no dimensions": ([batch(activation=header())], INVALID, "the agreed activation"),
+    "another wire dtype": (
+        [batch(activation=header(BATCH, *SHAPE, dtype=tensor_pb2.WIRE_DTYPE_BF16))],
+        INVALID,
+        "the agreed wire dtype is fp32, not bf16",
+    ),
+    "a label out of range": (
+        [batch(labels=[0, 1, 2, 3, 4, 5, 6, 10])],
+        INVALID,
+        "a label is outside 0..9",
+    ),
+    "a label missing": ([batch(labels=[0] * 7)], INVALID, "a label for each"),
+    "a gap": ([batch(step=1)], GAP, "step 1 of round 0 leaves a gap: step 0 is expected next"),
+    "a step too many": ([batch(step=STEPS)], INVALID, "round 0 has steps 0..2, not 3"),
+    "a round that is to come": ([batch(round=1)], INVALID, "round 1 is not the one"),
+    "a NaN": ([batch(), activation_of(float("nan"))], INVALID, "a tensor holds NaN or infinity"),
+    "an infinity": (
+        [batch(), activation_of(-float("inf"))],
+        INVALID,
+        "a tensor holds NaN or infinity",
+    ),
+    "more bytes than announced": (
+        [batch(), GOOD[:1000], GOOD],
+        INVALID,
+        "a chunk is empty or exceeds the announced size",
+    ),
+    "more bytes than announced, with the announcement": (
+        [batch(activation=header(BATCH, *SHAPE, head=bytes(9999)))],
+        INVALID,
+        "a chunk is empty or exceeds the announced size",
+    ),
+    "an empty chunk": ([batch(), GOOD[:0]], INVALID, "a chunk is empty or exceeds"),
+    "bytes that were not announced": ([GOOD], INVALID, "a chunk came where none was announced"),
+    "a batch within a batch": (
+        [batch(), GOOD[:1000], batch(step=1)],
+        INVALID,
+        "an announced tensor is not complete",
+    ),
+    "half a batch, and then nothing": (
+        [batch(), GOOD[:1000], HANG_UP],
+        INVALID,
+        "the stream ended within an announced tensor",
+    ),
+    "garbage": ([Garbage()], INVALID, "a message could not be read"),
+    "garbage within a batch": ([batch(), Garbage()], INVALID, "a message could not be read"),
+    "a frame larger than gRPC takes": (
+        [batch(), memoryview(bytes(5 << 20))],
+        LIMIT,
+        "larger than max",
+    ),
+    "an empty message": ([pb.TrainRequest()], INVALID, "an empty message came"),
+    "the end of the round before its first step": (
+        [pb.TrainRequest(round_done=pb.RoundDone(round=0))],
+        INVALID,
+        "step 0 of round 0 is still missing",
+    ),
+    "an evaluation that nobody asked for": (
+        [pb.TrainRequest(evaluation=pb.Evaluation(round=0, samples=1, exit_accuracy=1))],
+        INVALID,
+        "no evaluation was asked for",
+    ),
+}
+
+
+def poisoned(weights: Weights) -> bytes:
+    """Weights of the right names and shapes, one of them infinite."""
+    weights.layers[1]["conv.weight"][0, 0, 0, 0] = torch.inf
+    return weights.to_bytes()
+
+
+def reshaped(weights: Weights) -> bytes:
+    weights.layers[1]["conv.weight"] = weights.layers[1]["conv.weight"][:, :, :1]
+    return weights.to_bytes()
+
+
+def shallower(weights: Weights) -> bytes:
+    del weights.layers[CUT]
+    return weights.to_bytes()
+
+
+def pushing(spoil: Callable[[Weights], bytes]) -> Callable[[Intruder], Refusal]:
+    return lambda intruder: intruder.pushes(spoil(intruder.weights()))
+
+
+# What is called within a session, beside its training stream, during round 0.
+SESSION_OFFENCES: dict[str, tuple[Callable[[Intruder], Refusal], grpc.StatusCode, str]] = {
+    "infinite weights": (pushing(poisoned), INVALID, "NaN or infinity"),
+    "weights of another shape": (pushing(reshaped), INVALID, "names, shapes and dtypes"),
+    "weights of another cut layer": (pushing(shallower), INVALID, "names, shapes and dtypes"),
+    "a pickle": (pushing(lambda _: pickle.dumps([1, 2])), INVALID, "safetensors"),
+    "foreign tensors": (
+        pushing(lambda _: save({"x": torch.zeros(1)})),
+        INVALID,
+        "no layer's and no exit's",
+    ),
+    "far too many bytes": (
+        pushing(lambda _: bytes(3 << 20)),
+        LIMIT,
+        "a pushed state has at most",
+    ),
+    "weights of a round that is to come": (
+        lambda intruder: intruder.pushes(intruder.weights().to_bytes(), round_=1),
+        INVALID,
+        "round 1 is not the one this client is training",
+    ),
+    "weights without a header": (
+        lambda intruder: intruder.refusal("PushState", [GOOD]),
+        INVALID,
+        "a pushed state begins with its header",
+    ),
+    "a second training stream": (
+        lambda intruder: intruder.refusal("Train", [batch()]),
+        LIMIT,
+        "this session has a training stream already",
+    ),
+}
+
+
+# What needs no session, or is refused one. The server's fingerprint is filled in.
+Offence = Callable[[grpc.Channel, str], object]
+
+
+def registers(**changes: Any) -> Offence:
+    def call(channel: grpc.Channel, fingerprint: str) -> object:
+        request = registration(**({"fingerprint": fingerprint} | changes))
+        return rpc.callable_for(channel, "Register")(request, timeout=SECONDS)
+
+    return call
+
+
+def calls(name: str, *requests: object, session: str | None = None) -> Offence:
+    """A call with these requests."""
+
+    def call(channel: grpc.Channel, fingerprint: str) -> object:
+        method = rpc.SERVICE.methods_by_name[name]
+        metadata = None if session is None else ((rpc.SESSION_KEY, session),)
+        given = iter(requests) if method.client_streaming else requests[0]
+        return rpc.callable_for(channel, name)(given, metadata=metadata, timeout=SECONDS)
+
+    return call
+
+
+def predicts(*requests: object, cut_layer: int = CUT, fingerprint: str | None = None) -> Offence:
+    def call(channel: grpc.Channel, real: str) -> object:
+        opening = pb.PredictOpen(cut_layer=cut_layer, fingerprint=fingerprint or real)
+        return calls("Predict", pb.PredictRequest(open=opening), *requests)(channel, real)
+
+    return call
+
+
+CALL_OFFENCES: dict[str, tuple[Offence, grpc.StatusCode, str]] = {
+    "a newer protocol": (
+        registers(protocol_version=PROTOCOL_VERSION + 1),
+        PRECONDITION,
+        f"the client speaks protocol version {PROTOCOL_VERSION + 1}, "
+        f"the server {PROTOCOL_VERSION}: upgrade hetero-splitee on the server",
+    ),
+    "no protocol": (
+        registers(protocol_version=0),
+        PRECONDITION,
+        "upgrade hetero-splitee on the client",
+    ),
+    "another model": (
+        registers(fingerprint="0123456789abcdef"),
+        PRECONDITION,
+        "the client built a model with fingerprint 0123456789ab, the server trains ",
+    ),
+    "a cut layer that is none": (
+        registers(cut_layer=6),
+        PRECONDITION,
+        "cut layer 6 is out of range: choose one of 1..5: 1 (conv1), 2 (conv2)",
+    ),
+    "a shard of one image": (registers(shard_size=1), INVALID, "a shard of 1 images is too small"),
+    "no client id": (registers(client_id=""), INVALID, "a client id has 1 to 100 characters"),
+    "a long client id": (registers(client_id="x" * 101), INVALID, "1 to 100 characters"),
+    "a wire dtype that the run does not use": (
+        registers(wire_dtypes=[tensor_pb2.WIRE_DTYPE_INT8]),
+        INVALID,
+        "the run's wire dtype is fp32",
+    ),
+    "a registration of garbage": (calls("Register", Garbage()), INVALID, "could not be read"),
+    "a question of garbage": (calls("GetStatus", Garbage()), INVALID, "could not be read"),
+    "training without a session": (calls("Train", batch()), ENDED, "register again"),
+    "pushing without a session": (
+        calls("PushState", pb.PushStateRequest(header=pb.StateHeader(bytes=1))),
+        ENDED,
+        "register again",
+    ),
+    "pulling without a session": (
+        calls("PullState", pb.PullStateRequest()),
+        ENDED,
+        "register again",
+    ),
+    "leaving without a session": (calls("Leave", pb.LeaveRequest()), ENDED, "register again"),
+    "training with a made-up session": (
+        calls("Train", batch(), session="secret"),
+        ENDED,
+        "register again",
+    ),
+    "predicting with a made-up session": (
+        lambda channel, fingerprint: calls(
+            "Predict",
+            pb.PredictRequest(open=pb.PredictOpen(cut_layer=CUT, fingerprint=fingerprint)),
+            session="secret",
+        )(channel, fingerprint),
+        ENDED,
+        "register again",
+    ),
+    "predicting without a cut layer": (
+        calls("Predict", pb.PredictRequest(activation=header(1, *SHAPE))),
+        INVALID,
+        "a prediction stream begins with its cut layer",
+    ),
+    "predicting nothing": (calls("Predict"), INVALID, "begins with its cut layer"),
+    "predicting at another cut layer": (predicts(cut_layer=9), PRECONDITION, "is out of range"),
+    "predicting with another model": (
+        predicts(fingerprint="0123456789abcdef"),
+        PRECONDITION,
+        "install the same model code on both sides",
+    ),
+    "predicting another shape": (
+        predicts(pb.PredictRequest(activation=header(1, 4, 4, 5))),
+        INVALID,
+        "the agreed activation",
+    ),
+    "predicting too many at once": (
+        predicts(pb.PredictRequest(activation=header(257, *SHAPE))),
+        LIMIT,
+        "a batch of 257 rows is larger than the agreed 256",
+    ),
+    "predicting a NaN": (
+        predicts(pb.PredictRequest(activation=header(BATCH, *SHAPE)), activation_of(float("nan"))),
+        INVALID,
+        "a tensor holds NaN or infinity",
+    ),
+    "predicting garbage": (predicts(Garbage()), INVALID, "a message could not be read"),
+}
+
+EXPECTED = {
+    name: (code, sentence)
+    for offences in (STREAM_OFFENCES, SESSION_OFFENCES, CALL_OFFENCES)
+    for name, (_, code, sentence) in offences.items()
+}

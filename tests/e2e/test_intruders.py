@@ -1,0 +1,122 @@
+"""One live server and one honest client, while a crowd registers beside it and breaks the rules.
+
+Each intruder breaks one: it gets one sentence, and nothing else happens.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from safetensors.numpy import load_file
+
+from e2e.commands import ERROR_NAMES, LOG_LINE
+from e2e.intruder import AGREED, CUT, DATA, SECONDS, Intruder, Refusal, refusal_of
+from e2e.offences import CALL_OFFENCES, ENDED, EXPECTED, SESSION_OFFENCES, STREAM_OFFENCES
+from hetero_common import rpc
+from hetero_common.rundir import MODEL_FILE, read_events
+from hetero_splitee.v1 import service_pb2 as pb
+
+if TYPE_CHECKING:
+    from conftest import Simulate
+    from e2e.conftest import Finished, Launch
+
+
+@dataclass
+class Siege:
+    """A run with one honest client among intruders, when it was over."""
+
+    refusals: dict[str, Refusal] = field(default_factory=dict)
+    afterwards: dict[str, Refusal] = field(default_factory=dict)
+    """What those hear next whose training stream was ended."""
+    client: Finished | None = None
+    client_run: Path = Path()
+    server: Finished | None = None
+    server_run: Path = Path()
+
+
+@pytest.fixture(scope="module")
+def siege(launch: Launch) -> Siege:
+    siege = Siege()
+    intruding = [*STREAM_OFFENCES, *SESSION_OFFENCES]
+    with ExitStack() as stack:
+        server = stack.enter_context(
+            launch(
+                *("hetero-server", "--listen", "127.0.0.1:0", "--run-dir", "run"),
+                *("--clients", str(len(intruding) + 1), *AGREED),
+            )
+        )
+        flags = ("--server", server.address, "--cut-layer", str(CUT), "--run-dir", "run")
+        honest = stack.enter_context(
+            launch("hetero-client", *flags, *DATA, "--client-id", "client-1")
+        )
+        channel = stack.enter_context(grpc.insecure_channel(server.address))
+        status = rpc.callable_for(channel, "GetStatus")(pb.GetStatusRequest(), timeout=SECONDS)
+        crowd = {}
+        for name in intruding:
+            crowd[name] = Intruder(channel, name, status.fingerprint)
+            stack.callback(crowd[name].closes)
+        for intruder in crowd.values():
+            intruder.waits_for_round()
+        # From here on the honest client is in a round that can not end before the last intruder.
+        for name, (call, _, _) in CALL_OFFENCES.items():
+            siege.refusals[name] = refusal_of(partial(call, channel, status.fingerprint))
+        for name, (offends, _, _) in SESSION_OFFENCES.items():
+            siege.refusals[name] = offends(crowd[name])
+            crowd[name].leaves()
+        for name, (messages, _, _) in STREAM_OFFENCES.items():
+            siege.refusals[name] = crowd[name].sends(messages)
+            siege.afterwards[name] = crowd[name].pulls()
+        siege.client, siege.server = honest.finish(), server.finish()
+        siege.client_run, siege.server_run = honest.folder / "run", server.folder / "run"
+    return siege
+
+
+@pytest.mark.parametrize("offence", EXPECTED)
+def test_an_intruder_is_refused(offence: str, siege: Siege) -> None:
+    code, sentence = EXPECTED[offence]
+    refusal = siege.refusals[offence]
+    assert (refusal.code, sentence in refusal.sentence) == (code, True), refusal
+    assert "\n" not in refusal.sentence
+    assert not any(name in refusal.sentence for name in (*ERROR_NAMES, "Traceback", ".py", "/"))
+
+
+@pytest.mark.parametrize("offence", STREAM_OFFENCES)
+def test_an_intruder_s_session_is_over(offence: str, siege: Siege) -> None:
+    assert siege.afterwards[offence] == Refusal(
+        ENDED, "this session has ended or was never opened: register again"
+    )
+
+
+def test_the_honest_client_finishes_its_training(siege: Siege) -> None:
+    assert siege.client is not None and siege.server is not None
+    assert (siege.client.code, siege.server.code) == (0, 0)
+    kinds = [event["event"] for event in read_events(siege.client_run)]
+    assert kinds == ["joined", "round", "round", "evaluation", "finished"]
+
+
+def test_intruders_leave_no_trace_in_the_weights(siege: Siege, simulate: Simulate) -> None:
+    """Bit for bit what the honest client and the server would have got on their own."""
+    alone = simulate("--clients", "1", "--cut-layers", str(CUT), *DATA, *AGREED)
+    for ours, theirs in (
+        (siege.server_run / MODEL_FILE, alone / MODEL_FILE),
+        (siege.client_run / MODEL_FILE, alone / "client-1.safetensors"),
+    ):
+        trained, expected = load_file(ours), load_file(theirs)
+        assert trained.keys() == expected.keys()
+        assert all(trained[k].tobytes() == expected[k].tobytes() for k in expected)
+
+
+def test_no_intruder_makes_the_server_fail(siege: Siege) -> None:
+    """A refusal is a line in the log; a fault would be a traceback with an id."""
+    assert siege.server is not None
+    log = siege.server.stderr.splitlines()
+    assert all(LOG_LINE.match(line) for line in log)
+    assert not [line for line in log if " ERROR " in line or "fault" in line]
+    refused = [line for line in log if "WARNING refused a call: " in line]
+    assert len(refused) >= len(siege.refusals)

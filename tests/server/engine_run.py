@@ -1,0 +1,171 @@
+"""An engine whose strategy trains nothing, and everything around it that a test plays itself."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hetero_common import codec
+from hetero_common.aggregation import LayerStates
+from hetero_common.control import Evaluation, RoundDone
+from hetero_common.plan import Plan, StepAt
+from hetero_server.engine import Engine, Phase
+from hetero_server.initial import InitialModel
+from hetero_server.members import Batch, Member
+from hetero_server.orders import Order, arrival
+from hetero_server.suffix import StepResult
+from hetero_server.work import Work
+
+PLAN = Plan(model="tinycnn", width=2, image_size=8, classes=3, rounds=3, steps_per_round=2)
+
+
+@functools.cache
+def initial_model() -> InitialModel:
+    """Engines copy what they change of it."""
+    return InitialModel(PLAN)
+
+
+@dataclass
+class FakeStrategy:
+    """Trains nothing and remembers who came, in which order, with what.
+
+    Attributes:
+        aggregate_every: Rounds between aggregations of the clients' replicas; 0: there are none.
+        applied: Client, step and first value of the activation of each batch.
+        drawn: What each step drew from torch's generator.
+    """
+
+    aggregate_every: int = 0
+    clients: dict[str, int] = field(default_factory=dict)
+    applied: list[tuple[str, StepAt, float]] = field(default_factory=list)
+    drawn: dict[tuple[str, StepAt], float] = field(default_factory=dict)
+    feedback: Tensor | None = None
+
+    def add(self, client_id: str, cut_layer: int) -> None:
+        self.clients[client_id] = cut_layer
+
+    def remove(self, client_id: str) -> None:
+        self.clients.pop(client_id, None)
+
+    def step(self, client_id: str, activation: Tensor, labels: Tensor, at: StepAt) -> StepResult:
+        assert client_id in self.clients, "a step of a client that was never added"
+        self.applied.append((client_id, at, float(activation[0, 0])))
+        self.drawn[client_id, at] = float(torch.rand(()))
+        return StepResult(loss=0.5, correct=1, feedback=self.feedback)
+
+    def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
+        if not self.aggregate_every or (round_ + 1) % self.aggregate_every:
+            return {}
+        return {client_id: {6: self.layers()[6]} for client_id in self.clients}
+
+    def adopt(self, averaged: LayerStates) -> None:
+        assert list(averaged) == [6]
+
+    def predict(self, activation: Tensor, cut_layer: int, client_id: str | None) -> Tensor:
+        return torch.full((len(activation), PLAN.classes), 1 / PLAN.classes)
+
+    def layers(self) -> LayerStates:
+        return initial_model().weights.layers
+
+
+def a_batch(round_: int, step: int, value: float = 0.0, rows: int = 2) -> Batch:
+    activation = torch.full((rows, 2), value)
+    data = memoryview(bytearray(activation.numpy().tobytes()))
+    payload = codec.Payload("fp32", (rows, 2), data)  # `encode` would refuse NaN
+    return Batch(round_, step, payload, [0] * rows)
+
+
+def an_evaluation(round_: int) -> Evaluation:
+    return Evaluation(round_, 10, 0.5, 0.6, 0.4, 0.7, 0.3)
+
+
+class Run:
+    """An engine with everything around it that a test plays itself."""
+
+    def __init__(
+        self,
+        clients: int = 1,
+        *,
+        credits: int = 4,
+        order: Order = arrival,
+        uniform_weights: bool = False,
+        **changes: object,
+    ) -> None:
+        self.plan = PLAN.model_copy(update=changes)
+        self.strategy = FakeStrategy()
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.engine = Engine(
+            self.plan,
+            initial_model(),
+            self.strategy,
+            order,
+            clients=clients,
+            credits=credits,
+            uniform_weights=uniform_weights,
+            observe=lambda event, **fields: self.events.append((event, fields)),
+        )
+
+    def join(self, client_id: str, cut_layer: int = 1, shard_size: int = 64) -> Member:
+        member = self.engine.register(client_id, cut_layer, shard_size)
+        self.engine.attach(client_id)
+        return member
+
+    def member(self, client_id: str) -> Member:
+        return self.engine.members[client_id]
+
+    def phase(self) -> Phase:
+        return self.engine.phase
+
+    def heard(self, client_id: str) -> list[object]:
+        """What the client has been told since the last time."""
+        return drain(self.member(client_id))
+
+    def send(self, client_id: str, *steps: int, value: float = 0.0) -> None:
+        for step in steps:
+            self.engine.submit(client_id, a_batch(self.engine.round, step, value))
+
+    def push(self, client_id: str) -> None:
+        weights = self.engine.weights_for(self.member(client_id).cut_layer)
+        self.engine.push(client_id, self.engine.round, weights)
+
+    def done(self, *client_ids: str) -> None:
+        """Every step is applied: push and say so."""
+        for client_id in client_ids:
+            self.push(client_id)
+            self.engine.round_done(client_id, RoundDone(self.engine.round, 0.25, 0.75))
+
+    def work(self) -> list[Work]:
+        """Compute until there is nothing left."""
+        performed = []
+        while (work := self.engine.work()) is not None:
+            self.engine.settle(work, self.engine.perform(work))
+            performed.append(work)
+        return performed
+
+    def train(self, *client_ids: str) -> None:
+        """The current round of these clients, without its boundary."""
+        for client_id in client_ids:
+            for step in range(self.member(client_id).steps):
+                self.send(client_id, step)
+                self.work()
+        self.done(*client_ids)
+
+    def round(self, *client_ids: str) -> None:
+        """The current round of these clients with its boundary, evaluation included."""
+        round_ = self.engine.round
+        self.train(*client_ids)
+        self.work()
+        if self.phase() is Phase.EVALUATING:
+            for client_id in client_ids:
+                self.engine.evaluated(client_id, an_evaluation(round_))
+
+
+def drain(member: Member) -> list[object]:
+    told = list[object](member.outbox)
+    member.outbox.clear()
+    return told
