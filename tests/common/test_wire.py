@@ -244,8 +244,9 @@ def header(
     shape: tuple[int, ...] = (8, 3, 2, 2),
     minimum: tuple[float, ...] = (),
     maximum: tuple[float, ...] = (),
+    head: bytes = b"",
 ) -> tensor_pb2.TensorHeader:
-    announced = tensor_pb2.TensorHeader(shape=shape, minimum=minimum, maximum=maximum)
+    announced = tensor_pb2.TensorHeader(shape=shape, minimum=minimum, maximum=maximum, head=head)
     announced.dtype = dtype  # type: ignore[assignment]  # numbers that are no dtype as well
     return announced
 
@@ -264,35 +265,26 @@ def test_an_announced_tensor_arrives_whole(wire_dtype: str) -> None:
         assert torch.equal(codec.decode(tensor.payload()), codec.decode(sent))
 
 
-@pytest.mark.parametrize(
-    ("size", "in_head", "num_chunks"),
-    [
-        (0, 0, 0),
-        (1, 1, 0),
-        (LARGEST_HEAD, LARGEST_HEAD, 0),
-        (LARGEST_HEAD + 1, 0, 1),
-        (LARGEST_CHUNK, 0, 1),
-        (LARGEST_CHUNK + LARGEST_HEAD, LARGEST_HEAD, 1),
-        (LARGEST_CHUNK + LARGEST_HEAD + 1, 0, 2),
-        (4 << 20, 16, 4),
-    ],
-)
-def test_what_full_chunks_leave_over_travels_in_the_header(
-    size: int, in_head: int, num_chunks: int
-) -> None:
+IN_HEAD_AND_CHUNKS = {
+    **{0: (0, 0), 1: (1, 0), LARGEST_HEAD: (LARGEST_HEAD, 0), LARGEST_HEAD + 1: (0, 1)},
+    **{LARGEST_CHUNK: (0, 1), LARGEST_CHUNK + LARGEST_HEAD: (LARGEST_HEAD, 1)},
+    **{LARGEST_CHUNK + LARGEST_HEAD + 1: (0, 2), 4 << 20: (16, 4)},
+}
+
+
+@pytest.mark.parametrize("size", IN_HEAD_AND_CHUNKS)
+def test_what_full_chunks_leave_over_travels_in_the_header(size: int) -> None:
     sent = codec.Payload("fp32", (size // 4,), torch.arange(size).to(torch.uint8).numpy().data)
     announced = wire.header_to_wire(sent)
     chunks = list(wire.payload_chunks(sent))
-    assert (len(announced.head), len(chunks)) == (in_head, num_chunks)
+    assert (len(announced.head), len(chunks)) == IN_HEAD_AND_CHUNKS[size]
     assert announced.head + b"".join(chunks) == sent.data
 
 
 def test_a_tensor_is_whole_with_its_last_byte_wherever_that_travels() -> None:
     data = bytes(range(24))
     for head in (0, 1, 23, 24):
-        announced = header(shape=(1, 3, 2, 2))
-        announced.head = data[:head]
-        tensor = SCHEMA.admit(announced)
+        tensor = SCHEMA.admit(header(shape=(1, 3, 2, 2), head=data[:head]))
         assert tensor.is_whole == (head == 24)
         if head < 24:
             assert tensor.feed(memoryview(data[head:]))
@@ -300,10 +292,8 @@ def test_a_tensor_is_whole_with_its_last_byte_wherever_that_travels() -> None:
 
 
 def test_a_head_longer_than_its_tensor_is_refused() -> None:
-    announced = header(shape=(1, 3, 2, 2))
-    announced.head = bytes(25)
     with pytest.raises(RefusedInput, match="exceeds the announced size"):
-        SCHEMA.admit(announced)
+        SCHEMA.admit(header(shape=(1, 3, 2, 2), head=bytes(25)))
 
 
 def test_every_row_count_up_to_the_agreed_one_is_admitted() -> None:
