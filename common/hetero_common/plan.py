@@ -75,7 +75,7 @@ class Plan(
     wire: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
     """How activations travel."""
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    """Arithmetic of both sides; auto: bf16 where the hardware has matrix units for it."""
+    """Arithmetic of both sides; auto: bf16 where the hardware multiplies it faster."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of weights, shards, shuffling, augmentation and orders."""
 

@@ -217,6 +217,17 @@ def test_nothing_to_train_is_no_error() -> None:
 # Devices and precision.
 
 
+@pytest.mark.parametrize("unit", ["_is_amx_tile_supported", "_is_avx512_bf16_supported"])
+def test_auto_takes_any_bf16_unit_of_the_processor(
+    unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, probe, lambda found=probe == unit: found, raising=False)
+    assert Compute(precision="auto").bf16
+    monkeypatch.delattr(torch.cpu, unit)
+    assert not Compute(precision="auto").bf16
+
+
 @pytest.mark.parametrize("name", ["tpu", "mps", "meta", "", "cuda:x", "cpu:x"])
 def test_an_unknown_device_is_named(name: str) -> None:
     with pytest.raises(SettingsError) as caught:
