@@ -15,12 +15,13 @@ from rich.console import Console
 
 from hetero_client.cuts import cut_table, render
 from hetero_client.device_model import DeviceModel
-from hetero_client.participation import Participation
+from hetero_client.participation import Identity, Participation
 from hetero_client.progress import Progress
 from hetero_client.settings import ClientSettings
 from hetero_client.shards import load_shard, load_test
 from hetero_client.trainer import Trainer
 from hetero_client.transport import ServerLink
+from hetero_common.checkpoints import CHECKPOINTS, CheckpointStore
 from hetero_common.command import run_command
 from hetero_common.compute import Compute
 from hetero_common.errors import SettingsError
@@ -64,15 +65,15 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
     model = DeviceModel(plan, cut_layer, Compute(settings.device, plan.precision))
     shard = load_shard(settings, plan, *parse_shard(settings.shard))
     test = load_test(settings.dataset, settings.data_dir, plan)
-    registration = link.register(client_id, cut_layer, len(shard.labels), model.fingerprint)
-    trainer = Trainer(plan, client_id, model, shard, registration.steps)
+    steps = plan.steps_for(len(shard.labels))
+    trainer = Trainer(plan, client_id, model, shard, steps)
     log.info(
         "client %s joins run %s: cut layer %d, %d images, %d steps a round, %d rounds",
         client_id,
-        registration.run_id,
+        status.run_id,
         cut_layer,
         len(shard.labels),
-        registration.steps,
+        steps,
         plan.rounds,
     )
     with (
@@ -81,15 +82,17 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
     ):
         run_dir.write(SETTINGS_FILE, as_yaml(settings))
         run_dir.write(PLAN_FILE, plan.model_dump_json(indent=2))
-        run_dir.event("joined", run=registration.run_id, client=client_id, cut_layer=cut_layer)
+        run_dir.event("joined", run=status.run_id, client=client_id, cut_layer=cut_layer)
         Participation(
             plan,
+            Identity(client_id, status.run_id, len(shard.labels)),
             link,
             trainer,
             test,
             threshold=settings.threshold,
             eval_samples=settings.eval_samples,
             run_dir=run_dir,
+            store=CheckpointStore(run_dir.path / CHECKPOINTS, status.run_id, model.fingerprint),
             progress=progress,
         ).run()
         metadata = {

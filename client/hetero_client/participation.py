@@ -1,16 +1,51 @@
-"""A client's life in a run: do what the server directs until it says that the run is over."""
+"""A client's life in a run: do what the server directs, through broken connections and restarts."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import logging
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 
 from hetero_client.evaluation import evaluate
 from hetero_client.progress import Progress
-from hetero_client.trainer import Shard, Trainer
-from hetero_client.transport import ServerLink
+from hetero_client.trainer import Sent, Shard, Trainer
+from hetero_client.transport import Registration, ServerLink
+from hetero_common.checkpoints import Checkpoint, CheckpointStore
 from hetero_common.control import Evaluate, Finish, StartRound
+from hetero_common.errors import HeteroError, Mismatch, ServerUnreachable, UnknownSession
 from hetero_common.plan import Plan
 from hetero_common.rundir import RunDir
+
+log = logging.getLogger(__name__)
+
+_LOST = (ServerUnreachable, UnknownSession)
+"""Errors that a new session mends."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 20.0  # seconds
+
+
+@dataclass
+class _Underway:
+    """A round in the middle of it.
+
+    Attributes:
+        step: The step that is being trained, or comes next.
+        sent: What has been computed of it, until its optimizer step is made.
+    """
+
+    round: int
+    step: int = 0
+    sent: Sent | None = None
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who the client says it is."""
+
+    client_id: str
+    run_id: str
+    shard_size: int
 
 
 class Participation:
@@ -18,18 +53,21 @@ class Participation:
 
     Args:
         plan: The agreement of the run.
-        link: Registered with the server.
+        identity: Of this client, and of the run.
+        link: To the server.
         trainer: Trains the device's part.
         test: The whole test split.
         threshold: Largest normalized entropy that the exit may answer at.
         eval_samples: Test images of an evaluation before the last one.
         run_dir: Where metrics go.
+        store: Keeps the state at the end of each round.
         progress: Who watches.
     """
 
     def __init__(
         self,
         plan: Plan,
+        identity: Identity,
         link: ServerLink,
         trainer: Trainer,
         test: Shard,
@@ -37,49 +75,167 @@ class Participation:
         threshold: float,
         eval_samples: int,
         run_dir: RunDir,
+        store: CheckpointStore,
         progress: Progress,
     ) -> None:
         self._plan = plan
+        self._identity = identity
         self._link = link
         self._trainer = trainer
         self._test = test
         self._threshold = threshold
         self._eval_samples = eval_samples
         self._run_dir = run_dir
+        self._store = store
         self._progress = progress
+        self._base: int | None = None  # the round whose end the trainer goes on from
+        self._underway: _Underway | None = None
 
     def run(self) -> None:
         """Take part until the run is over.
 
         Raises:
-            HeteroError: The server went away or sent this client away.
+            HeteroError: The server sent this client away, or stayed away for too long.
         """
-        self._link.open()
+        self._join()
         while True:
-            match self._link.next_directive():
-                case StartRound() as start:
-                    self._train(start)
-                case Evaluate() as request:
-                    self._evaluate(request)
-                case Finish():
-                    return
+            try:
+                match self._link.next_directive():
+                    case StartRound() as start:
+                        self._train(start)
+                    case Evaluate() as request:
+                        self._evaluate(request)
+                    case Finish():
+                        return
+            except _LOST as error:
+                self._rejoin(error)
+
+    # Coming, and coming back.
+
+    def _join(self) -> None:
+        identity, model = self._identity, self._trainer.model
+        registration = self._link.register(
+            identity.client_id,
+            model.cut_layer,
+            identity.shard_size,
+            model.fingerprint,
+            run_id=identity.run_id,
+            held_rounds=self._store.rounds(),
+        )
+        self._go_back(registration)
+        self._link.open()
+
+    def _go_back(self, registration: Registration) -> None:
+        """Stand where the server says; nothing to do where this process already does."""
+        base = registration.base_round
+        if base is None:
+            if self._base is not None:
+                log.warning("the server does not know this client's state: it starts anew")
+            self._base = self._underway = None
+            self._link.forget_sent()
+            self._trainer.start_anew()
+        elif base != self._base:
+            self._restore(base)
+
+    def _restore(self, base: int) -> None:
+        checkpoint = self._store.load(base)
+        if checkpoint is None:
+            raise Mismatch(f"the state at the end of round {base + 1} is gone: start anew")
+        log.info("going on from the end of round %d", base + 1)
+        self._trainer.restore(checkpoint.tensors)
+        self._base, self._underway = base, None
+        self._link.forget_sent()
+
+    def _rejoin(self, why: HeteroError) -> None:
+        """Register again, and again, ever more slowly."""
+        for pause in _pauses(self._link.connect_timeout):
+            log.warning("lost the server (%s): trying again in %.1f s", why, pause)
+            time.sleep(pause)
+            try:
+                status = self._link.status_now()
+                if status.run_id != self._identity.run_id:
+                    raise Mismatch("the server is in another run by now: start this client anew")
+                self._join()
+                self._run_dir.event("rejoined", base=self._base)
+                return
+            except _LOST as error:
+                why = error
+        raise ServerUnreachable(
+            f"the server at {self._link.address} did not come back within "
+            f"{self._link.connect_timeout:g} s ({why}): what is trained so far is kept"
+        )
+
+    # What the server directs.
 
     def _train(self, start: StartRound) -> None:
+        underway = self._begin(start)
+        for step in range(underway.step, start.steps):
+            if self._link.has_directive:
+                break
+            self._step(underway, step, start.first_step)
+            self._progress.step(start.round, step, start.steps)
+        else:
+            self._link.drain()
+        if not self._link.has_directive:
+            self._finish_round(start)
+        elif self._underway is underway:
+            self._underway = None  # the round has closed without this client
+
+    def _begin(self, start: StartRound) -> _Underway:
+        """Go on with the round if it is under way, else begin it."""
+        underway = self._underway
+        if underway is not None and underway.round == start.round:
+            first, following = start.first_step, underway.step
+            if self._plan.feedback != "none":
+                first = min(first, following)  # its feedback is still to come
+            if self._link.send_again(start.round, first, following):
+                return underway
+            assert self._base is not None, "a round under way has begun somewhere"
+            self._restore(self._base)
         if start.pull_state:
             self._trainer.model.load(self._link.pull_state())
-        for step in range(start.steps):
-            sent = self._trainer.forward(start.round, step)
-            self._link.send_batch(start.round, step, sent.activation, sent.labels)
-            waits = self._plan.feedback != "none"
-            self._trainer.backward(start.round, step, self._link.feedback(step) if waits else None)
-            self._progress.step(start.round, step, start.steps)
-        self._link.drain()
+        if self._base is None:
+            self._save(start.round - 1)
+        self._trainer.begin_round()
+        self._underway = _Underway(start.round)
+        return self._underway
+
+    def _step(self, underway: _Underway, step: int, first_step: int) -> None:
+        """One step; after a break it goes on where it was."""
+        round_, link = underway.round, self._link
+        if underway.sent is None:
+            underway.sent = self._trainer.forward(round_, step)
+        is_sent = link.is_under_way(round_, step)
+        if step >= first_step and not is_sent:
+            link.send_batch(round_, step, underway.sent.activation, underway.sent.labels)
+            is_sent = True
+        waits = is_sent and self._plan.feedback != "none"
+        self._trainer.backward(round_, step, link.feedback(round_, step) if waits else None)
+        underway.sent = None
+        underway.step = step + 1
+
+    def _finish_round(self, start: StartRound) -> None:
         if start.push_state:
             self._link.push_state(start.round, self._trainer.model.weights())
+        self._save(start.round)  # before the report: after it, the server may count on it
         report = self._trainer.round_done(start.round)
         self._link.report(report)
+        self._underway = None
+        self._store.prune(start.keep_from)
         self._run_dir.event("round", bytes_sent=self._link.bytes_sent, **asdict(report))
         self._progress.round_done(report)
+
+    def _save(self, round_: int) -> None:
+        self._base = round_
+        try:
+            self._store.write(Checkpoint(round_, self._trainer.checkpoint()))
+        except OSError as error:
+            log.warning(
+                "the state at the end of round %d could not be kept (%s): training goes on, but "
+                "could not go on from there after a restart",
+                round_ + 1,
+                error.strerror,
+            )
 
     def _evaluate(self, request: Evaluate) -> None:
         model = self._trainer.model
@@ -102,3 +258,12 @@ class Participation:
             "evaluation", bytes_sent=self._link.bytes_sent, last=request.last, **asdict(evaluation)
         )
         self._progress.evaluated(evaluation)
+
+
+def _pauses(patience: float) -> Iterator[float]:
+    """Seconds to wait before each new try: exponential with full jitter, for so long in all."""
+    deadline = time.monotonic() + patience
+    longest = _FIRST_PAUSE
+    while time.monotonic() < deadline:
+        yield random.uniform(0, longest)
+        longest = min(2 * longest, _LONGEST_PAUSE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,10 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hetero_client.device_model import DeviceModel
+from hetero_common.checkpoints import nested, within
 from hetero_common.compute import Learner, seed_step
 from hetero_common.control import RoundDone
 from hetero_common.plan import Plan, StepAt
 from hetero_common.sampling import augment, batch_indices, derive_seed
+from hetero_common.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,8 @@ class Trainer:
         self.model = model
         self._shard = shard
         self._steps = steps
-        self._learner = Learner(plan, plan.client_lr, model.modules())
         self._pending: _Pending | None = None
-        self._begin_totals()
+        self.start_anew()
 
     def forward(self, round_: int, step: int) -> Sent:
         """Run the step's batch through prefix and exit; the activation is what goes out.
@@ -112,12 +114,31 @@ class Trainer:
             objective.backward()  # type: ignore[no-untyped-call]
         self._learner.step(StepAt(round_, step, self._steps))
 
+    def checkpoint(self) -> dict[str, Tensor]:
+        """Everything it takes to go on from here: weights and optimizer."""
+        weights = nested("weights", self.model.weights().flat())
+        return weights | nested("optimizer", self._learner.state())
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from a `checkpoint` of the same cut layer."""
+        self.start_anew()
+        self.model.load(Weights.from_flat(within("weights", tensors)))
+        self._learner.load_state(within("optimizer", tensors))
+
+    def start_anew(self) -> None:
+        """With a new optimizer; the weights come from elsewhere."""
+        self._learner = Learner(self._plan, self._plan.client_lr, self.model.modules())
+        self.begin_round()
+
+    def begin_round(self) -> None:
+        """Forget what was counted, and a step that was not finished."""
+        self._pending = None
+        self._samples, self._correct, self._loss_sum = 0, 0, 0.0
+
     def round_done(self, round_: int) -> RoundDone:
-        """Means over the round's samples, and a fresh start for the next round's."""
+        """Means over the round's samples."""
         samples = max(1, self._samples)
-        report = RoundDone(round_, self._loss_sum / samples, self._correct / samples)
-        self._begin_totals()
-        return report
+        return RoundDone(round_, self._loss_sum / samples, self._correct / samples)
 
     def _batch(self, round_: int, step: int) -> tuple[Tensor, Tensor]:
         plan = self._plan
@@ -132,9 +153,6 @@ class Trainer:
         seed = derive_seed(plan.seed, "augment", self._client_id, round_, step)
         images = augment(self._shard.images[indices], plan.augment, seed)
         return images, self._shard.labels[indices]
-
-    def _begin_totals(self) -> None:
-        self._samples, self._correct, self._loss_sum = 0, 0, 0.0
 
     def _count(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
         rows = len(targets)

@@ -1,34 +1,24 @@
-"""The one door to the server: calls, streams and their errors. Nothing above it knows gRPC."""
+"""The one door to the server: what a client asks, sends and is told."""
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import queue
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
-import grpc
 import torch
-from google.protobuf.message import Message
 from torch import Tensor
 
-from hetero_client.inbox import Inbox
-from hetero_common import codec, rpc, wire
-from hetero_common.codec import Payload
-from hetero_common.control import Directive, Evaluate, Evaluation, Finish, Report, StartRound
-from hetero_common.errors import (
-    HeteroError,
-    Mismatch,
-    RefusedInput,
-    ServerUnreachable,
-    VersionMismatch,
-)
+from hetero_client.calls import Calls, translated
+from hetero_client.inbox import Inbox, Outgoing
+from hetero_client.stream import Frame, TrainingStream
+from hetero_common import codec, wire
+from hetero_common.control import Directive, Report
+from hetero_common.errors import ServerUnreachable, VersionMismatch
 from hetero_common.plan import Plan
 from hetero_common.version import PROTOCOL_VERSION
 from hetero_common.weights import Weights
@@ -38,16 +28,21 @@ log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
 _PREDICTIONS_AHEAD = 4
-Message_ = Message | memoryview
 
 
 @dataclass(frozen=True)
 class Registration:
-    """What the server grants: its session, credits (batches) and steps per round."""
+    """What the server grants: its session, credits (batches) and steps per round.
+
+    Attributes:
+        base_round: The round whose end the client goes on from; None if it starts anew.
+    """
 
     run_id: str
     credits: int
     steps: int
+    base_round: int | None
+    heartbeat: float
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ class ServerLink:
 
     Args:
         address: `host:port`.
-        connect_timeout: Seconds to keep trying to reach a server that does not answer yet.
+        connect_timeout: Seconds to keep trying to reach a server that does not answer.
         wire_dtype: How activations travel, until `status` learns it from the server.
     """
 
@@ -74,13 +69,12 @@ class ServerLink:
         self, address: str, connect_timeout: float = 60.0, wire_dtype: str = "fp32"
     ) -> None:
         self.address = address
-        self._connect_timeout = connect_timeout
-        self._channel = grpc.insecure_channel(address, options=rpc.CLIENT_OPTIONS)
-        self._metadata: tuple[tuple[str, str], ...] = ()
+        self.connect_timeout = connect_timeout
+        self._calls = Calls(address)
         self._wire_dtype = wire_dtype
-        self._outgoing: queue.SimpleQueue[Message_ | None] = queue.SimpleQueue()
         self._inbox = Inbox()
-        self._reader: threading.Thread | None = None
+        self._stream: TrainingStream | None = None
+        self._registration: Registration | None = None
         self.bytes_sent = 0
         """Payload of activations and weights, without frame headers."""
         self.bytes_received = 0
@@ -92,19 +86,27 @@ class ServerLink:
             ServerUnreachable: Nobody answered within the connect timeout.
             VersionMismatch: The server speaks another protocol version.
         """
-        deadline = time.monotonic() + self._connect_timeout
+        deadline = time.monotonic() + self.connect_timeout
         while True:
             try:
-                answer: pb.GetStatusResponse = self._call("GetStatus", pb.GetStatusRequest(), 10.0)
-                break
+                return self.status_now()
             except ServerUnreachable as error:
                 if time.monotonic() >= deadline:
                     raise ServerUnreachable(
-                        f"no server answers at {self.address} after {self._connect_timeout:g} s: "
+                        f"no server answers at {self.address} after {self.connect_timeout:g} s: "
                         f"check --server and that hetero-server runs ({error})"
                     ) from None
                 log.warning("waiting for the server at %s: %s", self.address, error)
                 time.sleep(_RETRY_SECONDS)
+
+    def status_now(self) -> ServerStatus:
+        """Ask what the server trains.
+
+        Raises:
+            ServerUnreachable: Nobody answers.
+            VersionMismatch: The server speaks another protocol version.
+        """
+        answer: pb.GetStatusResponse = self._calls.unary("GetStatus", pb.GetStatusRequest(), 10.0)
         if answer.protocol_version != PROTOCOL_VERSION:
             raise VersionMismatch(PROTOCOL_VERSION, answer.protocol_version)
         plan = wire.plan_from_wire(answer.plan)
@@ -112,14 +114,29 @@ class ServerLink:
         return ServerStatus(answer.run_id, answer.phase, answer.strategy, plan, answer.fingerprint)
 
     def register(
-        self, client_id: str, cut_layer: int, shard_size: int, fingerprint: str
+        self,
+        client_id: str,
+        cut_layer: int,
+        shard_size: int,
+        fingerprint: str,
+        *,
+        run_id: str = "",
+        held_rounds: Collection[int] = (),
     ) -> Registration:
         """Open a session.
+
+        Args:
+            client_id: Stable name of this client.
+            cut_layer: Its last layer.
+            shard_size: Its training images.
+            fingerprint: Of its model.
+            run_id: The run it was in before, if it was.
+            held_rounds: Rounds of that run whose end it can go back to.
 
         Raises:
             HeteroError: The server refuses this client, and says why.
         """
-        answer: pb.RegisterResponse = self._call(
+        answer: pb.RegisterResponse = self._calls.unary(
             "Register",
             pb.RegisterRequest(
                 protocol_version=PROTOCOL_VERSION,
@@ -128,26 +145,42 @@ class ServerLink:
                 fingerprint=fingerprint,
                 shard_size=shard_size,
                 wire_dtypes=wire.wire_dtypes(),
+                run_id=run_id,
+                held_rounds=held_rounds,
             ),
             30.0,
         )
-        self._metadata = ((rpc.SESSION_KEY, answer.session),)
-        self._inbox = Inbox(answer.credits)
-        return Registration(answer.run_id, answer.credits, answer.steps)
+        self._calls.enter_session(answer.session)
+        self._registration = Registration(
+            answer.run_id,
+            answer.credits,
+            answer.steps,
+            answer.base_round if answer.HasField("base_round") else None,
+            answer.heartbeat_seconds,
+        )
+        return self._registration
 
     def open(self) -> None:
         """Open the training stream; directives arrive from now on."""
-        call = self._method("Train")(
-            iter(self._outgoing.get, None), metadata=self._metadata, wait_for_ready=True
+        assert self._registration is not None, "a client registers first"
+        unacknowledged = self._inbox.unacknowledged()
+        self._hang_up()
+        self._inbox = Inbox(self._registration.credits)
+        self._inbox.carry_over(unacknowledged)
+        self._stream = TrainingStream(
+            lambda requests: self._calls.stream("Train", requests, wait_for_ready=True),
+            self._inbox,
+            self._registration.heartbeat,
         )
-        self._reader = threading.Thread(
-            target=_read, args=(call, self._inbox), name="train-reader", daemon=True
-        )
-        self._reader.start()
 
     def next_directive(self) -> Directive:
         """Wait for what to do next. Raises HeteroError when the stream has broken."""
         return self._inbox.next_directive()
+
+    @property
+    def has_directive(self) -> bool:
+        """Whether the server wants something else by now."""
+        return self._inbox.has_directive
 
     def send_batch(self, round_: int, step: int, activation: Tensor, labels: Tensor) -> None:
         """Hand a batch (B, ...) with labels (B,) to the stream; waits while credits are used up.
@@ -155,23 +188,46 @@ class ServerLink:
         Raises:
             NonFinite: The activation holds NaN or infinity; nothing was sent.
         """
-        payload = codec.encode(activation, self._wire_dtype)
-        self._inbox.take_credit()
-        self._outgoing.put(
-            pb.TrainRequest(
-                batch=pb.Batch(
-                    round=round_,
-                    step=step,
-                    labels=labels.tolist(),
-                    activation=wire.header_to_wire(payload),
-                )
-            )
-        )
-        self._send_chunks(payload, self._outgoing)
+        batch = Outgoing(round_, step, codec.encode(activation, self._wire_dtype), labels)
+        self._inbox.take_credit(batch)
+        self._send(batch)
 
-    def feedback(self, step: int) -> Tensor:
-        """Wait for what the server returns of a step: its gradient or its logits."""
-        payload = self._inbox.feedback(step)
+    def is_under_way(self, round_: int, step: int) -> bool:
+        """Whether this batch was sent and is not acknowledged yet."""
+        return self._inbox.is_under_way(round_, step)
+
+    def send_again(self, round_: int, first_step: int, next_step: int) -> bool:
+        """After a broken stream: send what the server lacks of the batches that were on their way.
+
+        Args:
+            round_: The round that goes on.
+            first_step: The first one that the server lacks.
+            next_step: The first one that has not been sent at all.
+
+        Returns:
+            False if the server lacks one that it had acknowledged, and that is gone here.
+        """
+        held = [batch for batch in self._inbox.unacknowledged() if batch.round == round_]
+        if first_step < (held[0].step if held else next_step):
+            return False
+        lacking = [batch for batch in held if batch.step >= first_step]
+        self._inbox.carry_over(lacking)
+        for batch in lacking:
+            self._send(batch)
+        return True
+
+    def forget_sent(self) -> None:
+        """What is on its way does not count any more."""
+        self._inbox.carry_over([])
+
+    def feedback(self, round_: int, step: int) -> Tensor | None:
+        """Wait for what the server returns of a step: its gradient or its logits.
+
+        None if the server has nothing to return, because the step came too late or twice.
+        """
+        payload = self._inbox.feedback(round_, step)
+        if payload is None:
+            return None
         self.bytes_received += payload.data.nbytes
         return codec.decode(payload)
 
@@ -181,27 +237,22 @@ class ServerLink:
 
     def report(self, report: Report) -> None:
         """Tell the server that a round or an evaluation is done."""
-        if isinstance(report, Evaluation):
-            request = pb.TrainRequest(evaluation=wire.record_to_wire(report, pb.Evaluation))
-        else:
-            request = pb.TrainRequest(round_done=wire.record_to_wire(report, pb.RoundDone))
-        self._outgoing.put(request)
+        assert self._stream is not None, "a report answers a directive"
+        self._stream.report(report)
 
     def push_state(self, round_: int, weights: Weights) -> None:
         """Send prefix and exit at the end of a round."""
         data = memoryview(weights.to_bytes())
         header = pb.StateHeader(round=round_, bytes=data.nbytes)
-        requests: list[Message_] = [pb.PushStateRequest(header=header), *wire.chunks(data)]
-        self._call("PushState", iter(requests), None)
+        requests: list[Frame] = [pb.PushStateRequest(header=header), *wire.chunks(data)]
+        self._calls.unary("PushState", iter(requests), None)
         self.bytes_sent += data.nbytes
 
     def pull_state(self) -> Weights:
         """Get the weights that this client continues with."""
         data, announced = io.BytesIO(), 0
-        with _translated():
-            for message in self._method("PullState")(
-                pb.PullStateRequest(), metadata=self._metadata
-            ):
+        with translated():
+            for message in self._calls.stream("PullState", pb.PullStateRequest()):
                 if isinstance(message, memoryview):
                     data.write(message)
                 else:
@@ -232,20 +283,20 @@ class ServerLink:
         Raises:
             ServerUnreachable: The connection failed or the deadline has passed.
         """
-        outgoing: queue.SimpleQueue[Message_ | None] = queue.SimpleQueue()
+        outgoing: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         outgoing.put(
             pb.PredictRequest(open=pb.PredictOpen(cut_layer=cut_layer, fingerprint=fingerprint))
         )
-        with _translated():
-            answers = self._method("Predict")(
-                iter(outgoing.get, None), metadata=self._metadata, timeout=deadline
-            )
+        with translated():
+            answers = self._calls.stream("Predict", iter(outgoing.get, None), timeout=deadline)
             try:
                 ahead = 0
                 for activation in activations:
                     payload = codec.encode(activation, self._wire_dtype)
                     outgoing.put(pb.PredictRequest(activation=wire.header_to_wire(payload)))
-                    self._send_chunks(payload, outgoing)
+                    for chunk in wire.payload_chunks(payload):
+                        outgoing.put(chunk)
+                    self.bytes_sent += payload.data.nbytes
                     ahead += 1
                     if ahead >= _PREDICTIONS_AHEAD:
                         answer = next(answers, None)
@@ -265,14 +316,12 @@ class ServerLink:
 
     def leave(self) -> None:
         """End the session for good."""
-        self._call("Leave", pb.LeaveRequest(), 10.0)
+        self._calls.unary("Leave", pb.LeaveRequest(), 10.0)
 
     def close(self) -> None:
         """Close the stream and the connection."""
-        self._outgoing.put(None)
-        self._channel.close()
-        if self._reader is not None:
-            self._reader.join(timeout=5)
+        self._hang_up()
+        self._calls.close()
 
     def __enter__(self) -> ServerLink:
         return self
@@ -282,67 +331,16 @@ class ServerLink:
     ) -> None:
         self.close()
 
-    def _send_chunks(self, payload: Payload, to: queue.SimpleQueue[Message_ | None]) -> None:
-        for chunk in wire.payload_chunks(payload):
-            to.put(chunk)
-        self.bytes_sent += payload.data.nbytes
+    def _hang_up(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _send(self, batch: Outgoing) -> None:
+        assert self._stream is not None, "batches answer a directive"
+        self.bytes_sent += self._stream.send_batch(batch)
 
     def _probabilities(self, answer: pb.PredictResponse) -> Tensor:
         self.bytes_received += len(answer.probabilities)
         values = torch.frombuffer(bytearray(answer.probabilities), dtype=torch.float32)
         return values.view(answer.rows, -1)
-
-    def _method(self, name: str) -> Callable[..., Any]:
-        return rpc.callable_for(self._channel, name)
-
-    def _call(self, name: str, request: object, timeout: float | None) -> Any:
-        with _translated():
-            return self._method(name)(request, metadata=self._metadata, timeout=timeout)
-
-
-def _read(call: Iterator[pb.TrainResponse | memoryview], inbox: Inbox) -> None:
-    """Sort a training stream into an inbox, to its end; runs in a thread of its own."""
-    error: HeteroError = ServerUnreachable("the server closed the connection")
-    try:
-        with _translated():
-            for message in call:
-                assert not isinstance(message, memoryview), "chunks follow an announcement"
-                if message.WhichOneof("kind") == "ack":
-                    inbox.acknowledge(message.ack.step, _feedback(message.ack, call))
-                else:
-                    inbox.direct(_directive(message))
-    except HeteroError as failure:
-        error = failure
-    inbox.fail(error)
-
-
-def _feedback(ack: pb.Ack, call: Iterator[pb.TrainResponse | memoryview]) -> Payload | None:
-    if not ack.HasField("feedback"):
-        return None
-    tensor = wire.incoming(ack.feedback)
-    while not tensor.is_whole:
-        chunk = next(call, None)
-        if not isinstance(chunk, memoryview):
-            raise RefusedInput("the server's feedback is not complete")
-        tensor.feed(chunk)
-    return tensor.payload()
-
-
-def _directive(message: pb.TrainResponse) -> Directive:
-    match message.WhichOneof("kind"):
-        case "start_round":
-            return wire.record_from_wire(message.start_round, StartRound)
-        case "evaluate":
-            return wire.record_from_wire(message.evaluate, Evaluate)
-        case "finish":
-            return wire.record_from_wire(message.finish, Finish)
-        case _:
-            raise Mismatch("the server directs what this client does not know: upgrade the client")
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except grpc.RpcError as error:
-        raise rpc.error_from_status(error) from error

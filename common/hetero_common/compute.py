@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -105,6 +105,28 @@ class Learner:
         if self._plan.grad_clip:
             nn.utils.clip_grad_norm_(self._parameters, self._plan.grad_clip)
         self.optimizer.step()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Momentum and the like, `K.NAME` for the K-th parameter in the order they were added."""
+        if self.optimizer is None:
+            return {}
+        return {
+            f"{index}.{name}": value.detach().to("cpu", copy=True)
+            for index, held in self.optimizer.state_dict()["state"].items()
+            for name, value in held.items()
+            if value is not None
+        }
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from a `state` of a learner with the same parameters."""
+        if self.optimizer is None:
+            return
+        held: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in state.items():
+            index, _, name = key.partition(".")
+            held.setdefault(int(index), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": held, "param_groups": groups})
 
     def _build(self, group: dict[str, Any]) -> torch.optim.Optimizer:
         plan = self._plan

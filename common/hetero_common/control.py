@@ -7,12 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StartRound:
-    """Server to client: train steps 0..steps-1 of `round`."""
+    """Server to client: train steps 0..steps-1 of `round`.
+
+    Attributes:
+        first_step: Steps below have arrived: they are trained, but not sent again.
+        keep_from: The end of a round before this one will never be asked for.
+    """
 
     round: int
     steps: int
     pull_state: bool
     push_state: bool
+    first_step: int = 0
+    keep_from: int = 0
 
 
 @dataclass(frozen=True)

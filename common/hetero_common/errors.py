@@ -9,7 +9,8 @@
     ├── Mismatch                 the two sides can not work together
     │   ├── VersionMismatch
     │   └── ModelMismatch
-    ├── UnknownSession           the session was never opened, has ended, or has a newer owner
+    ├── UnknownSession           the session was never opened or has ended: register again
+    ├── Superseded               a newer process has this client's id: this one stops
     ├── LimitExceeded            more than was agreed: batches without credit, bytes, rows
     ├── NotTraining              the server only serves, or the run is over
     ├── ServerUnreachable        nobody answers there, or the connection broke
@@ -103,7 +104,18 @@ class ModelMismatch(Mismatch):
 
 
 class UnknownSession(HeteroError):
-    """The session was never opened, has ended, or was taken over by a newer process."""
+    """The session was never opened or has ended; registering again opens a new one."""
+
+
+class Superseded(HeteroError):
+    """A newer process has registered under the same client id.
+
+    Args:
+        client_id: That id.
+    """
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(f"a newer process registered as {client_id}: this one can stop")
 
 
 class LimitExceeded(HeteroError):

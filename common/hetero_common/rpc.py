@@ -35,6 +35,7 @@ STATUS: dict[type[errors.HeteroError], grpc.StatusCode] = {
     errors.VersionMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ModelMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     errors.UnknownSession: grpc.StatusCode.ABORTED,
+    errors.Superseded: grpc.StatusCode.ABORTED,
     errors.LimitExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.NotTraining: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ServerUnreachable: grpc.StatusCode.UNAVAILABLE,

@@ -50,14 +50,8 @@ class RunDir:
         self._metrics.flush()
 
     def write(self, name: str, data: str | bytes) -> None:
-        """Write a file whole or not at all: temporary file, fsync, rename."""
-        target = self.path / name
-        temporary = target.with_name(f".{name}.part")
-        with temporary.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        """Write a file whole or not at all."""
+        write_whole(self.path / name, data.encode() if isinstance(data, str) else data)
 
     def close(self) -> None:
         """Close metrics.jsonl."""
@@ -68,6 +62,29 @@ class RunDir:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, even through a power cut: temporary file, fsync, rename.
+
+    Raises:
+        OSError: It can not be written; what was there before still is.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # the new name
+    finally:
+        os.close(directory)
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

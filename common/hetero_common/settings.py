@@ -46,6 +46,10 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much is logged to standard error."""
 
+    def base_file(self) -> Path | None:
+        """A YAML file whose values hold where nothing else sets them."""
+        return None
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -67,12 +71,20 @@ def load(settings_class: type[S], flags: Sequence[str], program: str) -> S:
             can not be read; one sentence.
     """
     _refuse_misspelt_variables(settings_class)
+    file = _config_file(flags)
+    given = _read_yaml(Path(file), settings_class) if file else {}
+    settings = _resolve(settings_class, flags, program, given)
+    base = settings.base_file()
+    if base is None:
+        return settings
+    return _resolve(settings_class, flags, program, {**_read_yaml(base, settings_class), **given})
+
+
+def _resolve(
+    settings_class: type[S], flags: Sequence[str], program: str, given: Mapping[str, Any]
+) -> S:
     try:
-        return settings_class(
-            _cli_parse_args=list(flags),
-            _cli_prog_name=program,
-            **_read_yaml(flags, settings_class),
-        )
+        return settings_class(_cli_parse_args=list(flags), _cli_prog_name=program, **given)
     except UnreadableFlags as error:
         raise SettingsError(_explain_flags(str(error), settings_class)) from None
     except ValidationError as error:
@@ -85,19 +97,16 @@ def as_yaml(settings: Settings) -> str:
     return yaml.safe_dump(values, sort_keys=False)
 
 
-def _read_yaml(flags: Sequence[str], settings_class: type[Settings]) -> Mapping[str, Any]:
-    file = _config_file(flags)
-    if file is None:
-        return {}
+def _read_yaml(file: Path, settings_class: type[Settings]) -> Mapping[str, Any]:
     try:
-        values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"--config {file} can not be read: {error.strerror}") from None
+        raise SettingsError(f"settings file {file} can not be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise SettingsError(f"--config {file} is not valid YAML: {reason}") from None
+        raise SettingsError(f"settings file {file} is not valid YAML: {reason}") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise SettingsError(f"--config {file} must hold `name: value` lines")
+        raise SettingsError(f"settings file {file} must hold `name: value` lines")
     for key in values:
         if key not in settings_class.model_fields:
             raise SettingsError(_unknown(key, settings_class))

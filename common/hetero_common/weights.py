@@ -35,15 +35,18 @@ class Weights:
         states = [*self.layers.values(), *self.exits.values()]
         return sum(tensor.nbytes for state in states for tensor in state.values())
 
-    def to_bytes(self, metadata: Mapping[str, str] | None = None) -> bytes:
-        """The safetensors file of these weights."""
-        flat = {
-            f"{kind}.{number}.{name}": tensor.detach().to("cpu").contiguous()
+    def flat(self) -> dict[str, Tensor]:
+        """All tensors by their names in a file."""
+        return {
+            f"{kind}.{number}.{name}": tensor.detach()
             for kind, states in (("layers", self.layers), ("exits", self.exits))
             for number, state in states.items()
             for name, tensor in state.items()
         }
-        return save(flat, dict(metadata) if metadata else None)
+
+    def to_bytes(self, metadata: Mapping[str, str] | None = None) -> bytes:
+        """The safetensors file of these weights."""
+        return tensors_to_bytes(self.flat(), metadata)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Weights:
@@ -56,6 +59,15 @@ class Weights:
             flat = load(data)
         except (SafetensorError, KeyError, RuntimeError, ValueError):  # each says so differently
             raise RefusedInput("the weights are not a valid safetensors file") from None
+        return cls.from_flat(flat)
+
+    @classmethod
+    def from_flat(cls, flat: Mapping[str, Tensor]) -> Weights:
+        """The weights that `flat` gave.
+
+        Raises:
+            RefusedInput: A tensor has a foreign name.
+        """
         weights = cls()
         for key, tensor in flat.items():
             parts = _TENSOR_NAME.fullmatch(key)
@@ -77,6 +89,14 @@ class Weights:
             for state in states.values():
                 if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
                     raise NonFinite("the weights")
+
+
+def tensors_to_bytes(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """The safetensors file of some tensors."""
+    on_cpu = {name: tensor.to("cpu").contiguous() for name, tensor in tensors.items()}
+    return save(on_cpu, dict(metadata) if metadata else None)
 
 
 def layer_states(modules: Mapping[int, nn.Module]) -> LayerStates:

@@ -14,7 +14,7 @@ from hetero_common.compute import Compute, Learner, seed_step, seeded
 from hetero_common.models import build_model
 from hetero_common.plan import Plan, StepAt
 from hetero_common.sampling import augment, batch_indices, derive_seed
-from hetero_server.engine import Observer
+from hetero_server.roster import Observer
 
 _NAME = "centralized"
 

@@ -17,12 +17,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from hetero_common.checkpoints import CHECKPOINTS, CheckpointStore
 from hetero_common.command import run_command
 from hetero_common.compute import Compute
 from hetero_common.errors import SettingsError
 from hetero_common.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE, RunDir
 from hetero_common.settings import as_yaml
 from hetero_common.version import __version__
+from hetero_server.attendance import Attendance
 from hetero_server.build import build_engine
 from hetero_server.engine import Engine, Phase
 from hetero_server.front import start_server
@@ -30,6 +32,7 @@ from hetero_server.initial import InitialModel, load_run
 from hetero_server.orders import arrival
 from hetero_server.results import results_table
 from hetero_server.runner import ComputeThread, Runner
+from hetero_server.saving import Saving, require_resumable
 from hetero_server.service import HeteroSplitService
 from hetero_server.settings import ServerSettings
 from hetero_server.strategies.sequential import Sequential
@@ -49,10 +52,12 @@ def _run(settings: ServerSettings) -> None:
         asyncio.run(_serve(settings, settings.serve))
         return
     run_id = f"server-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    path = settings.run_dir or Path("runs") / run_id
+    path = settings.resume or settings.run_dir or Path("runs") / run_id
     if (path / MODEL_FILE).exists():
-        raise SettingsError(f"--run-dir {path} holds a finished run: choose another directory")
+        raise SettingsError(f"run directory {path} holds a finished run: choose another one")
     initial = InitialModel(settings.plan())
+    if settings.resume is not None:
+        run_id = require_resumable(path, settings.plan())
     with RunDir(path) as run_dir:
         run_dir.write(SETTINGS_FILE, as_yaml(settings))
         run_dir.write(PLAN_FILE, settings.plan().model_dump_json(indent=2))
@@ -63,6 +68,7 @@ async def _train(
     settings: ServerSettings, initial: InitialModel, run_dir: RunDir, run_id: str
 ) -> None:
     run_dir.event("started", run=run_id, version=__version__, torch=torch.__version__)
+    store = CheckpointStore(run_dir.path / CHECKPOINTS, run_id, initial.fingerprint)
     engine = build_engine(
         initial,
         settings,
@@ -70,14 +76,20 @@ async def _train(
         clients=settings.clients,
         credits=settings.credits,
         observe=run_dir.event,
+        saving=Saving(store, settings.checkpoint_every),
     )
+    engine.begin(store.newest() if settings.resume else None)
     async with _listening(engine, settings, run_id) as runner:
-        work = asyncio.create_task(runner.run())
+        tasks = [asyncio.create_task(task) for task in (runner.run(), runner.attend())]
         over = asyncio.create_task(runner.over())
-        await asyncio.wait((work, over), return_when=asyncio.FIRST_COMPLETED)
-        work.cancel()
+        await asyncio.wait((*tasks, over), return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
         if not over.done():
-            await work  # it ends before the run only by an error
+            await asyncio.gather(*tasks)  # they end before the run only by an error
+    if runner.is_deserted:
+        log.warning("all clients are gone: go on later with --resume %s", run_dir.path)
+        return
     assert engine.model is not None, "a finished run has assembled its model"
     run_dir.write(MODEL_FILE, engine.model.to_bytes({"fingerprint": engine.initial.fingerprint}))
     Console().print(results_table(engine.members.values()))
@@ -101,7 +113,13 @@ async def _listening(
     engine: Engine, settings: ServerSettings, run_id: str
 ) -> AsyncIterator[Runner]:
     compute = ComputeThread()
-    runner = Runner(engine, compute)
+    runner = Runner(
+        engine,
+        compute,
+        heartbeat=settings.stall_timeout / 3,
+        attendance=Attendance(engine, settings.patience, settings.quorum),
+        idle_timeout=settings.idle_timeout,
+    )
     service = HeteroSplitService(runner, run_id, settings.strategy)
     server, port = await start_server(
         service, settings.listen, insecure=settings.insecure, reflect=settings.reflection

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from hetero_common.compute import Compute
-from hetero_server.engine import Engine, Observer
+from hetero_server.engine import Engine
 from hetero_server.initial import InitialModel
 from hetero_server.orders import ORDERS
+from hetero_server.roster import Observer
+from hetero_server.saving import Saving
 from hetero_server.settings import StrategySettings
 from hetero_server.strategies import build_strategy
 
@@ -18,6 +20,7 @@ def build_engine(
     clients: int,
     observe: Observer,
     credits: int = 4,
+    saving: Saving | None = None,
 ) -> Engine:
     """A run that waits for its clients."""
     plan = initial.plan
@@ -39,4 +42,5 @@ def build_engine(
         credits=credits,
         uniform_weights=settings.aggregate_weights == "uniform",
         observe=observe,
+        saving=saving,
     )

@@ -1,11 +1,15 @@
-"""The run, without a wire, a thread or a clock: members, rounds, work, and who is told what.
+"""The run, without a wire, a thread or a clock: rounds, work, and who is told what.
 
 Whoever drives the engine (the networked server, the simulator) reports what happened
-(`register`, `attach`, `submit`, `push`, `round_done`, `evaluated`, `detach`), takes the next piece
-of computing from `work`, runs `perform` on it in its one compute thread, and hands the outcome to
-`settle`. What the clients must hear lies in each member's outbox after every call.
+(`register`, `attach`, `submit`, `push`, `round_done`, `evaluated`, `detach`, `release`), takes the
+next piece of computing from `work`, runs `perform` on it in its one compute thread, and hands the
+outcome to `settle`. What the clients must hear lies in each member's outbox after every call.
 
     WAITING ──> TRAINING ──> CLOSING ──> EVALUATING (when due) ──> TRAINING ... ──> FINISHED
+
+The end of a round is where everything is consistent: there the weights are averaged, and there the
+run is saved and resumed. A client whose connection breaks still belongs to its round, and to the
+next ones, until it is released.
 """
 
 from __future__ import annotations
@@ -14,42 +18,43 @@ import enum
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
 from torch import Tensor
 
-from hetero_common.control import Evaluate, Evaluation, Finish, RoundDone, StartRound
-from hetero_common.errors import (
-    HeteroError,
-    LimitExceeded,
-    NotTraining,
-    RefusedInput,
-    StepGap,
-    UnknownSession,
+from hetero_common.checkpoints import BEFORE_FIRST, Checkpoint
+from hetero_common.control import (
+    Directive,
+    Evaluate,
+    Evaluation,
+    Finish,
+    RoundDone,
+    StartRound,
 )
+from hetero_common.errors import HeteroError, NotTraining, RefusedInput
 from hetero_common.plan import Plan
 from hetero_common.weights import Weights
 from hetero_server.boundary import BoundaryResult, Contribution
 from hetero_server.initial import InitialModel
-from hetero_server.members import GONE, Ack, Batch, Member, MemberState
+from hetero_server.intake import acknowledge_again, is_late, require_batch, require_next
+from hetero_server.members import Ack, Batch, Member, MemberState
 from hetero_server.orders import Order
 from hetero_server.performer import Performer
+from hetero_server.roster import Observer, Roster, missed_directive
+from hetero_server.saving import Saving, restore, save_work
 from hetero_server.strategies import Strategy
 from hetero_server.work import (
     BoundaryWork,
-    JoinWork,
-    LeaveWork,
     Outcome,
+    Saved,
+    SaveWork,
     StepOutcome,
     StepWork,
     Work,
 )
 
 log = logging.getLogger(__name__)
-
-Observer = Callable[..., None]
-"""(event, **fields): called for everything a run records."""
 
 
 class Phase(enum.Enum):
@@ -75,6 +80,7 @@ class Engine:
         credits: Batches that a client may have unacknowledged.
         uniform_weights: Let every client count the same in averages, whatever it contributed.
         observe: Told everything worth recording.
+        saving: When and where the run is saved; by default it is not.
     """
 
     def __init__(
@@ -88,6 +94,7 @@ class Engine:
         credits: int = 4,
         uniform_weights: bool = False,
         observe: Observer = lambda event, **fields: None,
+        saving: Saving | None = None,
     ) -> None:
         self.plan = plan
         self.initial = initial
@@ -97,7 +104,6 @@ class Engine:
         self.credits = credits
         self.phase = Phase.WAITING
         self.round = 0
-        self.members: dict[str, Member] = {}
         self.model: Weights | None = None
         """The assembled full model, once the last round has closed."""
         self._performer = Performer(plan, strategy)
@@ -105,118 +111,138 @@ class Engine:
         self._clients = clients
         self._uniform_weights = uniform_weights
         self._observe = observe
+        self._saving = saving
         self._arrivals = itertools.count()
         self._errands: deque[Work] = deque()
+        self.roster = Roster(plan, initial, self._errands.append, observe)
+        self.members = self.roster.members
 
-    # What happened outside.
+    # What happened outside: coming and going.
 
-    def register(self, client_id: str, cut_layer: int, shard_size: int) -> Member:
-        """A client asks to join; the newest registration of an id wins.
+    def register(
+        self, client_id: str, cut_layer: int, shard_size: int, held: Collection[int] = ()
+    ) -> Member:
+        """A client asks to join, or to go on; the newest registration of an id wins.
+
+        Args:
+            client_id: Its stable name.
+            cut_layer: Its last layer.
+            shard_size: Its training images.
+            held: Rounds of this run whose end it can go back to.
 
         Raises:
             CutLayerOutOfRange: The model has no such cut layer.
             RefusedInput: The shard can not fill a batch.
             NotTraining: The run is over.
         """
-        if self.phase in (Phase.FINISHED, Phase.SERVING):
+        over = self.phase is Phase.FINISHED and client_id not in self.members
+        if over or self.phase is Phase.SERVING:
             raise NotTraining("no training goes on here: the run is over or only being served")
-        self.initial.require_cut(cut_layer)
-        if shard_size < 2:
-            raise RefusedInput(f"a shard of {shard_size} images is too small: 2 are the least")
-        if client_id in self.members:
-            self.detach(
-                client_id,
-                MemberState.EVICTED,
-                UnknownSession(f"a newer process registered as {client_id}: this one can stop"),
-            )
-        member = Member(client_id, cut_layer, shard_size, self.plan.steps_for(shard_size))
-        self.members[client_id] = member
-        self._errands.append(JoinWork(member))
-        self._observe(
-            "joined", client=client_id, cut_layer=cut_layer, shard_size=shard_size, round=self.round
-        )
+        member = self.roster.register(client_id, cut_layer, shard_size, held, self.round)
+        self._advance()
         return member
 
     def attach(self, client_id: str) -> None:
-        """The client's stream is open: it takes part from the next round on."""
+        """The client's stream is open: it hears what it missed, and takes part."""
         member = self.members[client_id]
         member.attached = True
+        member.progress += 1
         if self.phase is Phase.FINISHED:
             self._finish(member)
+        elif member.is_awaited:
+            self._tell_again(member)
         self._advance()
+
+    def _tell_again(self, member: Member) -> None:
+        averaged = self.plan.client_aggregation == "round"
+        missed = missed_directive(member, self.phase is Phase.EVALUATING, averaged)
+        state = MemberState.SYNCING
+        if isinstance(missed, StartRound):
+            state, member.start = MemberState.TRAINING, missed
+        elif averaged:
+            member.needs_pull = missed is None  # else it pulls for the evaluation
+        member.enter(state, f"it is back in round {self.round}")
+        if missed is not None:
+            member.outbox.append(missed)
 
     def detach(self, client_id: str, state: MemberState, error: HeteroError | None = None) -> None:
-        """The client is gone, or is sent away with an error; nobody waits for it any longer."""
-        self._dismiss(self.members[client_id], state, error)
-
-    def _dismiss(self, member: Member, state: MemberState, error: HeteroError | None) -> None:
-        if member.state in GONE:
-            return
-        member.enter(state, str(error) if error else state.value)
-        member.attached = False
-        member.drop_queue()
-        if error is not None:
-            member.outbox.append(error)
-        self._errands.append(LeaveWork(member))
-        self._observe("left", client=member.client_id, state=state.name, round=self.round)
+        """The client is gone; with STALE it may come back, and is waited for."""
+        member = self.members[client_id]
+        if state is MemberState.STALE:
+            self.roster.lose(member, self.round)
+        else:
+            self.roster.dismiss(member, state, error, self.round)
         self._advance()
+
+    def release(self, client_id: str, why: str) -> None:
+        """Go on without the client until the next round; what it has sent in time counts."""
+        member = self.members[client_id]
+        member.released = True
+        member.drop_queue()
+        log.warning("round %d goes on without client %s: %s", self.round, client_id, why)
+        self._observe("released", client=client_id, round=self.round, why=why)
+        self._advance()
+
+    # What happened outside: training.
 
     def admit(
         self, client_id: str, round_: int, step: int, labels: Sequence[int], rows: int
     ) -> bool:
-        """Check an announced batch before its bytes arrive; False for a duplicate.
+        """Check an announced batch before its bytes arrive; False if it is not to be applied.
+
+        Then it is a copy of one that has arrived, or of a round that does not wait for it.
 
         Raises:
             StepGap: It skips a step.
             LimitExceeded: The client has no credit left.
-            RefusedInput: Its round is not the current one, or its labels make no sense.
+            RefusedInput: It was not told to train this round, or its labels make no sense.
         """
-        member = self._training_member(client_id, round_)
-        if not 0 <= step < member.steps:
-            raise RefusedInput(f"round {round_} has steps 0..{member.steps - 1}, not {step}")
-        if step < member.received:
+        member = self.members[client_id]
+        member.progress += 1
+        if is_late(member, round_, self.round) or 0 <= step < member.received:
             return False
-        if step > member.received:
-            raise StepGap(round_, step, member.received)
-        if member.received - member.applied >= self.credits:
-            raise LimitExceeded(f"more than the agreed {self.credits} batches are unacknowledged")
-        if not 2 <= rows == len(labels):
-            raise RefusedInput(f"a batch has 2 rows at least and a label for each, not {rows}")
-        if min(labels) < 0 or max(labels) >= self.plan.classes:
-            raise RefusedInput(f"a label is outside 0..{self.plan.classes - 1}: check --classes")
+        require_next(member, round_, step, self.credits)
+        require_batch(labels, rows, self.plan.classes)
         return True
 
     def submit(self, client_id: str, batch: Batch) -> None:
-        """Queue a whole batch that `admit` let in; acknowledge a duplicate."""
-        if not self.admit(client_id, batch.round, batch.step, batch.labels, batch.rows):
-            self.members[client_id].outbox.append(Ack(batch.round, batch.step, duplicate=True))
-            return
+        """Queue a whole batch that `admit` let in; acknowledge one that is not to be applied."""
         member = self.members[client_id]
-        member.received += 1
-        member.bytes_received += batch.payload.data.nbytes
-        member.queue.append(batch)
-        member.arrivals.append(next(self._arrivals))
+        if self.admit(client_id, batch.round, batch.step, batch.labels, batch.rows):
+            member.received += 1
+            member.bytes_received += batch.payload.data.nbytes
+            member.queue.append(batch)
+            member.arrivals.append(next(self._arrivals))
+        elif is_late(member, batch.round, self.round) or batch.step < member.applied:
+            member.outbox.append(acknowledge_again(member, batch))
+        # Otherwise the first copy is still queued, and will be acknowledged for both.
 
     def push(self, client_id: str, round_: int, weights: Weights) -> None:
         """Take a client's prefix and exit of this round, as `read_state` has checked them."""
-        self._training_member(client_id, round_).pushed = weights
+        member = self.members[client_id]
+        member.progress += 1
+        if not is_late(member, round_, self.round):
+            member.pushed = weights
 
     def round_done(self, client_id: str, report: RoundDone) -> None:
-        """A client has all its acknowledgements and has pushed its state, where asked to."""
-        member = self._training_member(client_id, report.round)
-        if member.applied < member.steps:
-            raise RefusedInput(f"step {member.applied} of round {report.round} is still missing")
+        """A client has sent everything of a round and has pushed its state, where asked to."""
+        member = self.members[client_id]
+        member.progress += 1
+        if is_late(member, report.round, self.round):
+            return
+        if member.received < member.steps:
+            raise RefusedInput(f"step {member.received} of round {report.round} is still missing")
         if self._wants_push(report.round) and member.pushed is None:
             raise RefusedInput(f"round {report.round} ends with the client's weights: push them")
-        member.report = report
+        member.report, member.completed = report, report.round
         member.enter(MemberState.SYNCING, f"round {report.round} is done")
         self._advance()
 
     def evaluated(self, client_id: str, evaluation: Evaluation) -> None:
         """A client has evaluated."""
         member = self.members[client_id]
-        asked = self.phase is Phase.EVALUATING and member.takes_part and not member.evaluation
-        if not asked or evaluation.round != self.round:
+        member.progress += 1
+        if member.asked is None or evaluation.round != member.asked.round or member.evaluation:
             raise RefusedInput("no evaluation was asked for")
         member.evaluation = evaluation
         self._observe(
@@ -234,26 +260,35 @@ class Engine:
         """The next piece of computing, or None until something else happens."""
         if self._errands:
             return self._errands.popleft()
-        if self.phase is Phase.TRAINING:
-            member = self._order(self._participants(), self.plan.seed, self.round)
-            if member is not None:
-                member.arrivals.popleft()
-                return StepWork(member, member.queue.popleft())
-        return None
+        member = self.turn()
+        if member is None or not member.queue:
+            return None
+        member.arrivals.popleft()
+        return StepWork(member, member.queue.popleft())
+
+    def turn(self) -> Member | None:
+        """Whose batch is next by the order, arrived or not."""
+        if self.phase is not Phase.TRAINING:
+            return None
+        return self._order(self.roster.awaited(), self.plan.seed, self.round)
 
     def perform(self, work: Work) -> Outcome:
         """Compute; touches weights and nothing else, so it may run in another thread."""
+        if isinstance(work, SaveWork) and self._saving is not None:
+            return self._saving.save(work, self.strategy)
         return self._performer.perform(work)
 
     def settle(self, work: Work, outcome: Outcome) -> None:
         """Book what `perform` returned."""
         match work, outcome:
             case StepWork(member, _), HeteroError() as error:
-                self._dismiss(member, MemberState.EVICTED, error)
+                self.detach(member.client_id, MemberState.EVICTED, error)
             case StepWork(member, batch), StepOutcome() as result:
-                self._book_step(member, batch, result)
+                self._book_step(member.current, batch, result)
             case BoundaryWork(), BoundaryResult() as result:
                 self._book_boundary(result)
+            case SaveWork(round_), Saved(failed):
+                self._observe("checkpoint", round=round_, failed=failed)
 
     def predict(self, activation: Tensor, cut_layer: int, client_id: str | None) -> Tensor:
         """Class probabilities (B, classes); runs in the compute thread."""
@@ -285,14 +320,21 @@ class Engine:
 
     # How it goes on.
 
-    def _participants(self) -> list[Member]:
-        return [member for member in self.members.values() if member.takes_part]
+    def begin(self, checkpoint: Checkpoint | None = None) -> None:
+        """Before anything else of a saved run: go on from a checkpoint, or make the first."""
+        if checkpoint is None:
+            self._errands.append(save_work(BEFORE_FIRST, (), self.shared, None))
+        elif checkpoint.round != BEFORE_FIRST:
+            self._resume(checkpoint)
 
-    def _training_member(self, client_id: str, round_: int) -> Member:
-        member = self.members[client_id]
-        if member.state is not MemberState.TRAINING or round_ != self.round:
-            raise RefusedInput(f"round {round_} is not the one this client is training")
-        return member
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        """The members of then belong to the run, and have to come back."""
+        restored = restore(checkpoint, self.strategy)
+        self.shared, self.model, self.round = restored.shared, restored.model, checkpoint.round
+        self.members |= {member.client_id: member for member in restored.members}
+        self._clients = 1
+        self._observe("resumed", round=checkpoint.round)
+        self._after_boundary()
 
     def _wants_push(self, round_: int) -> bool:
         return self.plan.client_aggregation == "round" or self.plan.is_last(round_)
@@ -300,30 +342,43 @@ class Engine:
     def _advance(self) -> None:
         match self.phase:
             case Phase.WAITING:
-                if sum(m.attached for m in self.members.values()) >= self._clients:
+                if len(self.roster.attached()) >= self._clients:
                     self._clients = 1  # later rounds start with whoever is there
                     self._start_round()
             case Phase.TRAINING:
                 self._close_round_when_done()
             case Phase.EVALUATING:
-                if all(member.evaluation for member in self._participants()):
+                if all(member.evaluation for member in self.roster.awaited()):
                     self._next_round()
 
     def _start_round(self) -> None:
-        ready = [member for member in self.members.values() if member.attached]
-        self.phase = Phase.TRAINING if ready else Phase.WAITING
-        for member in ready:
-            member.begin_round()
-            member.enter(MemberState.TRAINING, f"round {self.round} starts")
-            push = self._wants_push(self.round)
-            member.outbox.append(StartRound(self.round, member.steps, member.needs_pull, push))
-            member.needs_pull = False
+        members = self.roster.gather()
+        self.phase = Phase.TRAINING if members else Phase.WAITING
+        push = self._wants_push(self.round)
+        for member in members:
+            member.begin_round(
+                StartRound(
+                    self.round,
+                    member.steps,
+                    member.needs_pull,
+                    push,
+                    keep_from=self._saving.keep_from if self._saving else self.round,
+                )
+            )
+            self._tell(member, MemberState.TRAINING, member.start)
+
+    def _tell(self, member: Member, state: MemberState, directive: Directive | None) -> None:
+        """Direct a member that is there; one that is not hears it when it comes back."""
+        member.needs_pull = False
+        if member.attached and directive is not None:
+            member.enter(state, f"round {self.round}")
+            member.outbox.append(directive)
 
     def _close_round_when_done(self) -> None:
-        participants = self._participants()
-        if not participants:
-            self._start_round()  # again, with whoever waits for one
-        elif all(member.state is MemberState.SYNCING for member in participants):
+        participants, awaited = self.roster.participants(), self.roster.awaited()
+        if not participants or (not awaited and self.plan.is_last(self.round)):
+            self._start_round()  # again, with whoever is there or waits for one
+        elif all(member.is_done for member in awaited):
             self.phase = Phase.CLOSING
             self._errands.append(BoundaryWork(self.round, self._contributions(participants)))
 
@@ -335,19 +390,21 @@ class Engine:
                 1.0 if self._uniform_weights else float(member.pending_samples),
                 member.pushed,
             )
-            for member in sorted(participants, key=lambda member: member.client_id)
+            for member in participants
         ]
 
     def _book_step(self, member: Member, batch: Batch, outcome: StepOutcome) -> None:
-        member.applied += 1
-        member.book(batch.rows, outcome.loss, outcome.correct)
+        if not member.in_round or member.start is None or member.start.round != batch.round:
+            return  # it has left, or was given up and its round has closed meanwhile
+        member.book(batch, outcome.loss, outcome.correct)
         accuracy = outcome.correct / batch.rows
-        member.outbox.append(
-            Ack(batch.round, batch.step, outcome.loss, accuracy, feedback=outcome.feedback)
-        )
+        ack = Ack(batch.round, batch.step, outcome.loss, accuracy, feedback=outcome.feedback)
+        member.last_ack = ack if outcome.feedback is not None else None
+        member.outbox.append(ack)
+        self._advance()
 
     def _book_boundary(self, result: BoundaryResult) -> None:
-        participants = self._participants()
+        participants = self.roster.participants()
         for member in participants:
             self._observe("round", round=self.round, **member.round_record())
         if result.shared is not None:
@@ -358,26 +415,27 @@ class Engine:
         self.model = result.model
         for member in participants if result.aggregated else ():
             member.pending_samples = 0
-        if self.plan.evaluates_after(self.round):
-            self._start_evaluation(participants)
-        else:
-            self._next_round()
+        if self._saving is not None and self._saving.is_due(self.round, self.plan):
+            self._errands.append(save_work(self.round, participants, self.shared, self.model))
+        self._after_boundary()
 
-    def _start_evaluation(self, participants: list[Member]) -> None:
+    def _after_boundary(self) -> None:
+        if not self.plan.evaluates_after(self.round):
+            self._next_round()
+            return
         self.phase = Phase.EVALUATING
-        for member in participants:
-            member.evaluation = None
+        for member in self.roster.awaited():
             last = self.plan.is_last(self.round)
-            member.outbox.append(Evaluate(self.round, member.needs_pull, last))
-            member.needs_pull = False
+            member.evaluation = None
+            member.asked = Evaluate(self.round, member.needs_pull, last)
+            self._tell(member, MemberState.SYNCING, member.asked)
         self._advance()
 
     def _next_round(self) -> None:
         if self.plan.is_last(self.round):
             self.phase = Phase.FINISHED
-            for member in self.members.values():
-                if member.attached:
-                    self._finish(member)
+            for member in self.roster.attached():
+                self._finish(member)
             self._observe("finished", rounds=self.plan.rounds)
         else:
             self.round += 1

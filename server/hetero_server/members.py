@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import logging
 from collections import deque
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hetero_common.codec import Payload
-from hetero_common.control import Directive, Evaluation, RoundDone
+from hetero_common.control import Directive, Evaluate, Evaluation, RoundDone, StartRound
 from hetero_common.errors import HeteroError
 from hetero_common.weights import Weights
 
@@ -23,9 +24,9 @@ class MemberState(enum.Enum):
     REGISTERED = "waits for a round to start"
     TRAINING = "sends batches of the current round"
     SYNCING = "has finished its round or evaluates"
-    STALE = "lost its connection"
+    STALE = "lost its connection, and may come back"
     LEFT = "said goodbye"
-    EVICTED = "was sent away"
+    EVICTED = "was sent away, or a newer process has its id"
 
 
 GONE = frozenset({MemberState.STALE, MemberState.LEFT, MemberState.EVICTED})
@@ -48,7 +49,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Ack:
-    """A step reached the server model exactly once; losses and accuracies are batch means."""
+    """A step has reached the server model, now or before, or comes too late to.
+
+    Losses and accuracies are batch means; `duplicate` says that nothing was applied for this copy.
+    """
 
     round: int
     step: int
@@ -60,16 +64,26 @@ class Ack:
 
 @dataclass
 class Member:
-    """A client of the run.
+    """A client of the run, as one of its processes: another process of the same id is its heir.
 
     Attributes:
         steps: Mini-batches it trains per round.
+        attached: Its stream is open.
+        in_round: The current round counts on it, connected or not.
+        released: ... but does not wait for it any longer.
+        housed: The strategy holds server layers for it.
+        completed: The last round that it has done, or the one before its first; None before that.
+        base: The round whose end it goes on from; None if it starts anew.
+        start: What it was told to train last.
+        asked: What it was told to evaluate last.
         received: Steps of the current round that have arrived, in order.
-        applied: Steps of the current round that the server model has taken.
+        applied: Steps of the current round that the server model has taken, in this order.
         arrivals: Of each queued batch, its place in the order of arrival over all clients.
         outbox: What it is to be told, oldest first; an error ends its stream.
+        last_ack: Kept for a copy of the step, where it has feedback.
         needs_pull: Its weights are behind the shared ones.
         pending_samples: Samples applied since the last aggregation; its weight there.
+        progress: Grows with everything that comes from it and moves the run on.
     """
 
     client_id: str
@@ -78,11 +92,19 @@ class Member:
     steps: int
     state: MemberState = MemberState.REGISTERED
     attached: bool = False
+    in_round: bool = False
+    released: bool = False
+    housed: bool = False
+    completed: int | None = None
+    base: int | None = None
+    start: StartRound | None = None
+    asked: Evaluate | None = None
     received: int = 0
-    applied: int = 0
+    applied_steps: list[int] = field(default_factory=list)
     queue: deque[Batch] = field(default_factory=deque)
     arrivals: deque[int] = field(default_factory=deque)
     outbox: deque[Directive | Ack | HeteroError] = field(default_factory=deque)
+    last_ack: Ack | None = None
     needs_pull: bool = True
     pushed: Weights | None = None
     report: RoundDone | None = None
@@ -93,6 +115,8 @@ class Member:
     loss_sum: float = 0.0
     correct: int = 0
     round_samples: int = 0
+    progress: int = 0
+    _heir: Member | None = None
 
     def enter(self, state: MemberState, why: str) -> None:
         """Change the state."""
@@ -107,28 +131,58 @@ class Member:
             )
             self.state = state
 
-    @property
-    def takes_part(self) -> bool:
-        """Whether the current round or evaluation waits for it."""
-        return self.state in (MemberState.TRAINING, MemberState.SYNCING)
+    def succeed(self) -> Member:
+        """Another process of this client takes over, with everything but what was to be said."""
+        self._heir = dataclasses.replace(
+            self, state=MemberState.REGISTERED, attached=False, outbox=deque()
+        )
+        return self._heir
 
-    def begin_round(self) -> None:
-        """Forget the last round's progress."""
-        self.received = self.applied = self.round_samples = self.correct = 0
+    @property
+    def current(self) -> Member:
+        """Itself, or whoever has taken over last."""
+        member = self
+        while member._heir is not None:
+            member = member._heir
+        return member
+
+    @property
+    def applied(self) -> int:
+        """How many steps of the current round the server model has taken."""
+        return len(self.applied_steps)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the current round or evaluation waits for it."""
+        return self.in_round and not self.released
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has done its part of the current round."""
+        return self.report is not None and self.applied == self.steps
+
+    def begin_round(self, start: StartRound) -> None:
+        """Count on it in a new round, and forget the last one's progress."""
+        self.in_round, self.released, self.start = True, False, start
+        if self.completed is None:
+            self.completed = start.round - 1
+        self.received = self.round_samples = self.correct = 0
+        self.applied_steps = []
         self.loss_sum = 0.0
-        self.report = self.pushed = None
+        self.report = self.pushed = self.last_ack = self.evaluation = self.asked = None
 
     def drop_queue(self) -> None:
         """Forget batches that will not be applied."""
         self.queue.clear()
         self.arrivals.clear()
 
-    def book(self, rows: int, loss: float, correct: int) -> None:
+    def book(self, batch: Batch, loss: float, correct: int) -> None:
         """Count one applied step."""
-        self.samples += rows
-        self.pending_samples += rows
-        self.round_samples += rows
-        self.loss_sum += loss * rows
+        self.applied_steps.append(batch.step)
+        self.samples += batch.rows
+        self.pending_samples += batch.rows
+        self.round_samples += batch.rows
+        self.loss_sum += loss * batch.rows
         self.correct += correct
 
     def round_record(self) -> dict[str, Any]:
@@ -138,9 +192,29 @@ class Member:
             "client": self.client_id,
             "cut_layer": self.cut_layer,
             "samples": self.round_samples,
+            "steps": self.steps,
+            "applied": ranges(self.applied_steps),
             "server_loss": self.loss_sum / samples,
             "server_train_accuracy": self.correct / samples,
             "exit_loss": report.exit_loss if report else None,
             "exit_train_accuracy": report.exit_accuracy if report else None,
             "bytes_received": self.bytes_received,
         }
+
+
+KEPT_FIELDS = (
+    *("client_id", "cut_layer", "shard_size", "steps", "completed", "needs_pull"),
+    *("pending_samples", "samples", "bytes_received"),
+)
+"""Fields of a member that a checkpoint keeps."""
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Numbers in their order, runs of successive ones as `first-last`: `0-7`, `0-2,5,5`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

@@ -1,7 +1,8 @@
 """In which order the clients' batches reach the server model.
 
-An order looks at the members of a round and names the one whose oldest queued batch is next, or
-None while that batch has not arrived. It keeps no state: members leave and queues fill meanwhile.
+An order looks at the members of a round and names the one whose batch is next, whether that has
+arrived or not; None if it is nobody's turn. It keeps no state: members leave and queues fill
+meanwhile.
 """
 
 from __future__ import annotations
@@ -28,16 +29,13 @@ def interleaved(members: Sequence[Member], seed: int, round_: int) -> Member | N
         return None
     step = min(member.applied for member in unfinished)
     turns = _permutation(members, seed, round_, step)
-    current = next(m for m in turns if m.applied == step and m.applied < m.steps)
-    return current if current.queue else None
+    return next(m for m in turns if m.applied == step and m.applied < m.steps)
 
 
 def relay(members: Sequence[Member], seed: int, round_: int) -> Member | None:
     """One client's whole round after another's, in a permutation seeded per round."""
-    for member in _permutation(members, seed, round_, "relay"):
-        if member.applied < member.steps:
-            return member if member.queue else None
-    return None
+    turns = _permutation(members, seed, round_, "relay")
+    return next((member for member in turns if member.applied < member.steps), None)
 
 
 ORDERS: dict[str, Order] = {"arrival": arrival, "interleaved": interleaved, "relay": relay}

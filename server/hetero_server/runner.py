@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from hetero_server.engine import Engine
+from hetero_server.attendance import Attendance
+from hetero_server.engine import Engine, Phase
 from hetero_server.members import Member
 
 T = TypeVar("T")
+
+_LOOK_SECONDS = 1.0
 
 
 class ComputeThread:
@@ -34,11 +38,31 @@ class Runner:
 
     Torch never runs on the event loop, so health checks and other clients are answered while a
     step computes; and it runs in one thread only, so weights need no lock.
+
+    Args:
+        engine: The run.
+        compute: Where it computes.
+        heartbeat: Seconds between two signs of life on a training stream.
+        attendance: Sees to it that nobody is waited for in vain; None: everybody is.
+        idle_timeout: Seconds without a single client after which the run is over.
     """
 
-    def __init__(self, engine: Engine, compute: ComputeThread) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        compute: ComputeThread,
+        *,
+        heartbeat: float = 10.0,
+        attendance: Attendance | None = None,
+        idle_timeout: float = math.inf,
+    ) -> None:
         self.engine = engine
         self.compute = compute
+        self.heartbeat = heartbeat
+        self.is_deserted = False
+        """Every client was gone for longer than the idle timeout."""
+        self._attendance = attendance
+        self._idle_timeout = idle_timeout
         self._changed = asyncio.Event()
         self._watchers: dict[int, tuple[Member, asyncio.Event]] = {}
         self._over = asyncio.Event()
@@ -53,6 +77,21 @@ class Runner:
                 continue
             outcome = await self.compute.run(partial(self.engine.perform, work))
             self.engine.settle(work, outcome)
+            self.changed()
+
+    async def attend(self) -> None:
+        """Look after clients that are missing, until cancelled."""
+        clock = asyncio.get_running_loop().time
+        somebody = clock()
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if self._attendance is not None:
+                self._attendance.look(clock())
+            if self.engine.roster.attached() or self.engine.phase is Phase.WAITING:
+                somebody = clock()
+            elif clock() - somebody > self._idle_timeout:
+                self.is_deserted = True
+                self._over.set()
             self.changed()
 
     def changed(self) -> None:
@@ -73,5 +112,5 @@ class Runner:
         self._watchers.pop(id(member), None)
 
     async def over(self) -> None:
-        """Wait until the last round is done and every client has taken its leave."""
+        """Wait until the last round is done and every client has taken its leave, or deserted."""
         await self._over.wait()

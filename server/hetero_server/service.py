@@ -25,6 +25,7 @@ from hetero_common.version import PROTOCOL_VERSION
 from hetero_common.wire import Assembler, Incoming, TensorSchema
 from hetero_server.engine import Engine
 from hetero_server.members import GONE, Ack, Batch, Member, MemberState
+from hetero_server.pulse import Pulse
 from hetero_server.runner import Runner
 from hetero_splitee.v1 import service_pb2 as pb
 
@@ -69,17 +70,21 @@ class HeteroSplitService:
         engine = self._engine
         if request.protocol_version != PROTOCOL_VERSION:
             raise VersionMismatch(request.protocol_version, PROTOCOL_VERSION)
-        if not request.client_id or len(request.client_id) > 100:
-            raise RefusedInput("a client id has 1 to 100 characters")
+        if not 1 <= len(request.client_id) <= 100 or not request.client_id.isprintable():
+            raise RefusedInput("a client id has 1 to 100 characters, all of them printable")
         self._require_model(request.fingerprint)
         if engine.plan.wire not in map(wire.wire_dtype_name, request.wire_dtypes):
             raise RefusedInput(f"the run's wire dtype is {engine.plan.wire}: upgrade the client")
-        member = engine.register(request.client_id, request.cut_layer, request.shard_size)
+        held = request.held_rounds if request.run_id == self._run_id else ()
+        member = engine.register(request.client_id, request.cut_layer, request.shard_size, held)
         session = secrets.token_urlsafe(24)
+        self._sessions = {k: m for k, m in self._sessions.items() if m.state not in GONE}
         self._sessions[session] = member
         self._runner.changed()
         return pb.RegisterResponse(
             session=session,
+            base_round=member.base,
+            heartbeat_seconds=self._runner.heartbeat,
             run_id=self._run_id,
             credits=engine.credits,
             steps=member.steps,
@@ -95,7 +100,8 @@ class HeteroSplitService:
         if member.attached:
             raise LimitExceeded("this session has a training stream already")
         wake = self._runner.watch(member)
-        reader = asyncio.create_task(self._take(member, requests))
+        pulse = Pulse(wake, self._runner.heartbeat)
+        reader = asyncio.create_task(self._take(member, pulse.heard(requests)))
         reader.add_done_callback(lambda _: wake.set())
         try:
             self._engine.attach(member.client_id)
@@ -104,12 +110,19 @@ class HeteroSplitService:
                 while member.outbox:
                     for message in _messages(member.outbox.popleft()):
                         yield message
+                    pulse.said()
                 if reader.done():
                     break
+                if pulse.is_lost:
+                    raise UnknownSession("nothing came from this client for too long")
+                if pulse.is_due:
+                    yield pb.TrainResponse(heartbeat=pb.Heartbeat())
+                    pulse.said()
                 await wake.wait()
                 wake.clear()
             reader.result()
         finally:
+            pulse.stop()
             reader.cancel()
             self._runner.unwatch(member)
             self._drop(member, MemberState.STALE)
@@ -190,6 +203,8 @@ class HeteroSplitService:
                 case "round_done":
                     report = wire.record_from_wire(request.round_done, RoundDone)
                     self._engine.round_done(member.client_id, report)
+                case "heartbeat":
+                    continue
                 case "evaluation":
                     evaluation = wire.record_from_wire(request.evaluation, Evaluation)
                     self._engine.evaluated(member.client_id, evaluation)

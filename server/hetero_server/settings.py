@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, field_validator
 
 from hetero_common.plan import Plan
+from hetero_common.rundir import SETTINGS_FILE
 from hetero_common.settings import Settings
 
 
@@ -41,8 +42,27 @@ class ServerSettings(Settings, StrategySettings, Plan, frozen=True):
     """Start when this many clients are there; later ones may join."""
     credits: int = Field(4, ge=1)
     """Batches that a client may have unacknowledged; bounds the server's memory."""
+    resume: Path | None = None
+    """Go on with the run of this directory from its last checkpoint. Its settings hold unless given
+    anew; the agreement stays as it is."""
+    checkpoint_every: int = Field(5, ge=1)
+    """Rounds between checkpoints; the last round always has one."""
+    patience: float = Field(60.0, gt=0)
+    """Seconds that a round always waits for clients that are missing, silent or slow; longer where
+    rounds usually last longer."""
+    quorum: float = Field(0.5, gt=0, le=1)
+    """Share of a round's clients that must be done before it goes on without the slow ones."""
+    stall_timeout: float = Field(30.0, gt=0)
+    """Seconds without a sign of life after which a client's connection counts as lost, and the
+    server's own computing as stuck."""
+    idle_timeout: float = Field(3600.0, gt=0)
+    """Seconds without any client after which a run that has begun is left to be resumed."""
     serve: Path | None = None
     """Train nothing: answer predictions with the model of this finished run directory."""
+
+    def base_file(self) -> Path | None:
+        """A resumed run goes on with its own settings."""
+        return self.resume / SETTINGS_FILE if self.resume else None
 
     @field_validator("listen")
     @classmethod

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hetero_common.aggregation import LayerStates
+from hetero_common.checkpoints import nested, within
 from hetero_common.compute import Compute, Learner
 from hetero_common.errors import NonFinite, RefusedInput
 from hetero_common.plan import Plan, StepAt
-from hetero_common.weights import layer_states, load_states
+from hetero_common.weights import Weights, layer_states, load_states
 
 LARGEST_ACTIVATION = 65504.0
 """What fp16 can carry. Far larger finite values would make BatchNorm's running variance infinite,
@@ -117,6 +118,16 @@ class Suffix:
     def states(self) -> LayerStates:
         """A copy of all layers' state."""
         return layer_states(self._layers)
+
+    def checkpoint(self) -> dict[str, Tensor]:
+        """Everything it takes to go on: the layers and the optimizer's state."""
+        layers = nested("weights", Weights(self.states()).flat())
+        return layers | nested("optimizer", self._learner.state())
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from a `checkpoint` of the same layers."""
+        self.load(Weights.from_flat(within("weights", tensors)).layers)
+        self._learner.load_state(within("optimizer", tensors))
 
     def load(self, states: LayerStates) -> None:
         """Take over the state of those layers that are held."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
 
 from hetero_common.codec import Payload
 from hetero_common.errors import HeteroError
@@ -41,6 +45,22 @@ class BoundaryWork:
 
 
 @dataclass(frozen=True)
+class SaveWork:
+    """A round has closed: write down the strategy's state, beside what is given here."""
+
+    round: int
+    record: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The outcome of `SaveWork`: why it failed, or None."""
+
+    failed: str | None
+
+
+@dataclass(frozen=True)
 class StepOutcome:
     """A batch was applied: mean loss, images classified right, and what the client gets back."""
 
@@ -49,5 +69,5 @@ class StepOutcome:
     feedback: Payload | None
 
 
-Work = JoinWork | LeaveWork | StepWork | BoundaryWork
-Outcome = StepOutcome | BoundaryResult | HeteroError | None
+Work = JoinWork | LeaveWork | StepWork | BoundaryWork | SaveWork
+Outcome = StepOutcome | BoundaryResult | Saved | HeteroError | None

@@ -200,13 +200,21 @@ class RegisterRequest(google.protobuf.message.Message):
     FINGERPRINT_FIELD_NUMBER: builtins.int
     SHARD_SIZE_FIELD_NUMBER: builtins.int
     WIRE_DTYPES_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    HELD_ROUNDS_FIELD_NUMBER: builtins.int
     protocol_version: builtins.int
     client_id: builtins.str
     cut_layer: builtins.int
     fingerprint: builtins.str
     shard_size: builtins.int
+    run_id: builtins.str
+    """Of a client that was here before: the run, and the rounds whose end it can go back to (-1: the
+    state before its first step).
+    """
     @property
     def wire_dtypes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[hetero_splitee.v1.tensor_pb2.WireDtype.ValueType]: ...
+    @property
+    def held_rounds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     def __init__(
         self,
         *,
@@ -216,8 +224,10 @@ class RegisterRequest(google.protobuf.message.Message):
         fingerprint: builtins.str = ...,
         shard_size: builtins.int = ...,
         wire_dtypes: collections.abc.Iterable[hetero_splitee.v1.tensor_pb2.WireDtype.ValueType] | None = ...,
+        run_id: builtins.str = ...,
+        held_rounds: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["client_id", b"client_id", "cut_layer", b"cut_layer", "fingerprint", b"fingerprint", "protocol_version", b"protocol_version", "shard_size", b"shard_size", "wire_dtypes", b"wire_dtypes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["client_id", b"client_id", "cut_layer", b"cut_layer", "fingerprint", b"fingerprint", "held_rounds", b"held_rounds", "protocol_version", b"protocol_version", "run_id", b"run_id", "shard_size", b"shard_size", "wire_dtypes", b"wire_dtypes"]) -> None: ...
 
 Global___RegisterRequest: typing_extensions.TypeAlias = RegisterRequest
 
@@ -231,6 +241,8 @@ class RegisterResponse(google.protobuf.message.Message):
     STEPS_FIELD_NUMBER: builtins.int
     ACTIVATION_SHAPE_FIELD_NUMBER: builtins.int
     PREDICT_ROWS_FIELD_NUMBER: builtins.int
+    BASE_ROUND_FIELD_NUMBER: builtins.int
+    HEARTBEAT_SECONDS_FIELD_NUMBER: builtins.int
     session: builtins.str
     run_id: builtins.str
     credits: builtins.int
@@ -239,6 +251,12 @@ class RegisterResponse(google.protobuf.message.Message):
     """Training steps per round for this client's shard."""
     predict_rows: builtins.int
     """Largest batch of a Predict request, in rows."""
+    base_round: builtins.int
+    """Go on from the end of this round, one of the held ones. Absent: start anew, with the weights
+    that the first StartRound has pulled and a new optimizer.
+    """
+    heartbeat_seconds: builtins.float
+    """Seconds between heartbeats, each way; a side that is silent for three of them is lost."""
     @property
     def activation_shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Shape of one activation without the batch dimension."""
@@ -252,8 +270,12 @@ class RegisterResponse(google.protobuf.message.Message):
         steps: builtins.int = ...,
         activation_shape: collections.abc.Iterable[builtins.int] | None = ...,
         predict_rows: builtins.int = ...,
+        base_round: builtins.int | None = ...,
+        heartbeat_seconds: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["activation_shape", b"activation_shape", "credits", b"credits", "predict_rows", b"predict_rows", "run_id", b"run_id", "session", b"session", "steps", b"steps"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_base_round", b"_base_round", "base_round", b"base_round"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_base_round", b"_base_round", "activation_shape", b"activation_shape", "base_round", b"base_round", "credits", b"credits", "heartbeat_seconds", b"heartbeat_seconds", "predict_rows", b"predict_rows", "run_id", b"run_id", "session", b"session", "steps", b"steps"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_base_round", b"_base_round"]) -> typing.Literal["base_round"] | None: ...
 
 Global___RegisterResponse: typing_extensions.TypeAlias = RegisterResponse
 
@@ -264,6 +286,7 @@ class TrainRequest(google.protobuf.message.Message):
     BATCH_FIELD_NUMBER: builtins.int
     ROUND_DONE_FIELD_NUMBER: builtins.int
     EVALUATION_FIELD_NUMBER: builtins.int
+    HEARTBEAT_FIELD_NUMBER: builtins.int
     CHUNK_FIELD_NUMBER: builtins.int
     chunk: builtins.bytes
     @property
@@ -272,19 +295,34 @@ class TrainRequest(google.protobuf.message.Message):
     def round_done(self) -> Global___RoundDone: ...
     @property
     def evaluation(self) -> Global___Evaluation: ...
+    @property
+    def heartbeat(self) -> Global___Heartbeat: ...
     def __init__(
         self,
         *,
         batch: Global___Batch | None = ...,
         round_done: Global___RoundDone | None = ...,
         evaluation: Global___Evaluation | None = ...,
+        heartbeat: Global___Heartbeat | None = ...,
         chunk: builtins.bytes = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["batch", b"batch", "chunk", b"chunk", "evaluation", b"evaluation", "kind", b"kind", "round_done", b"round_done"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch", b"batch", "chunk", b"chunk", "evaluation", b"evaluation", "kind", b"kind", "round_done", b"round_done"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["batch", "round_done", "evaluation", "chunk"] | None: ...
+    def HasField(self, field_name: typing.Literal["batch", b"batch", "chunk", b"chunk", "evaluation", b"evaluation", "heartbeat", b"heartbeat", "kind", b"kind", "round_done", b"round_done"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["batch", b"batch", "chunk", b"chunk", "evaluation", b"evaluation", "heartbeat", b"heartbeat", "kind", b"kind", "round_done", b"round_done"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["batch", "round_done", "evaluation", "heartbeat", "chunk"] | None: ...
 
 Global___TrainRequest: typing_extensions.TypeAlias = TrainRequest
+
+@typing.final
+class Heartbeat(google.protobuf.message.Message):
+    """Says that the sender lives, when there is nothing else to say."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___Heartbeat: typing_extensions.TypeAlias = Heartbeat
 
 @typing.final
 class Batch(google.protobuf.message.Message):
@@ -383,6 +421,7 @@ class TrainResponse(google.protobuf.message.Message):
     START_ROUND_FIELD_NUMBER: builtins.int
     EVALUATE_FIELD_NUMBER: builtins.int
     FINISH_FIELD_NUMBER: builtins.int
+    HEARTBEAT_FIELD_NUMBER: builtins.int
     CHUNK_FIELD_NUMBER: builtins.int
     chunk: builtins.bytes
     @property
@@ -393,6 +432,8 @@ class TrainResponse(google.protobuf.message.Message):
     def evaluate(self) -> Global___Evaluate: ...
     @property
     def finish(self) -> Global___Finish: ...
+    @property
+    def heartbeat(self) -> Global___Heartbeat: ...
     def __init__(
         self,
         *,
@@ -400,17 +441,20 @@ class TrainResponse(google.protobuf.message.Message):
         start_round: Global___StartRound | None = ...,
         evaluate: Global___Evaluate | None = ...,
         finish: Global___Finish | None = ...,
+        heartbeat: Global___Heartbeat | None = ...,
         chunk: builtins.bytes = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["ack", b"ack", "chunk", b"chunk", "evaluate", b"evaluate", "finish", b"finish", "kind", b"kind", "start_round", b"start_round"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ack", b"ack", "chunk", b"chunk", "evaluate", b"evaluate", "finish", b"finish", "kind", b"kind", "start_round", b"start_round"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["ack", "start_round", "evaluate", "finish", "chunk"] | None: ...
+    def HasField(self, field_name: typing.Literal["ack", b"ack", "chunk", b"chunk", "evaluate", b"evaluate", "finish", b"finish", "heartbeat", b"heartbeat", "kind", b"kind", "start_round", b"start_round"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ack", b"ack", "chunk", b"chunk", "evaluate", b"evaluate", "finish", b"finish", "heartbeat", b"heartbeat", "kind", b"kind", "start_round", b"start_round"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["ack", "start_round", "evaluate", "finish", "heartbeat", "chunk"] | None: ...
 
 Global___TrainResponse: typing_extensions.TypeAlias = TrainResponse
 
 @typing.final
 class Ack(google.protobuf.message.Message):
-    """The step reached the server model exactly once. Gives one credit back."""
+    """The step reached the server model exactly once, or is of a round that has closed without it. Gives
+    one credit back.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -425,7 +469,7 @@ class Ack(google.protobuf.message.Message):
     loss: builtins.float
     accuracy: builtins.float
     duplicate: builtins.bool
-    """The step had been applied before."""
+    """The step had arrived before, or has come too late."""
     @property
     def feedback(self) -> hetero_splitee.v1.tensor_pb2.TensorHeader:
         """Gradient of the server's loss at the activation, or the server's logits, with --feedback;
@@ -457,12 +501,18 @@ class StartRound(google.protobuf.message.Message):
     STEPS_FIELD_NUMBER: builtins.int
     PULL_STATE_FIELD_NUMBER: builtins.int
     PUSH_STATE_FIELD_NUMBER: builtins.int
+    FIRST_STEP_FIELD_NUMBER: builtins.int
+    KEEP_FROM_FIELD_NUMBER: builtins.int
     round: builtins.int
     steps: builtins.int
     pull_state: builtins.bool
     """Pull the state before the first step."""
     push_state: builtins.bool
     """Push the state after the last step, before RoundDone."""
+    first_step: builtins.int
+    """Steps below this one have arrived: train them, but do not send them again."""
+    keep_from: builtins.int
+    """The server will never ask for the end of a round before this one."""
     def __init__(
         self,
         *,
@@ -470,8 +520,10 @@ class StartRound(google.protobuf.message.Message):
         steps: builtins.int = ...,
         pull_state: builtins.bool = ...,
         push_state: builtins.bool = ...,
+        first_step: builtins.int = ...,
+        keep_from: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["pull_state", b"pull_state", "push_state", b"push_state", "round", b"round", "steps", b"steps"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["first_step", b"first_step", "keep_from", b"keep_from", "pull_state", b"pull_state", "push_state", b"push_state", "round", b"round", "steps", b"steps"]) -> None: ...
 
 Global___StartRound: typing_extensions.TypeAlias = StartRound
 

@@ -90,7 +90,8 @@ class HeteroSplitServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Register(self, request, context):
-        """Opens a session. The newest session of a client id wins; an older one is closed.
+        """Opens a session. The newest session of a client id wins; an older one is closed. A client that
+        was here before goes on where it was, if it still has what that takes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

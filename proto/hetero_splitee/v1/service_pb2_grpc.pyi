@@ -212,7 +212,9 @@ class HeteroSplitStub(typing.Generic[_HeteroSplitGetStatusType, _HeteroSplitRegi
     """What the server trains and who takes part. Needs no session."""
 
     Register: _HeteroSplitRegisterType
-    """Opens a session. The newest session of a client id wins; an older one is closed."""
+    """Opens a session. The newest session of a client id wins; an older one is closed. A client that
+    was here before goes on where it was, if it still has what that takes.
+    """
 
     Train: _HeteroSplitTrainType
     """Batches one way, acknowledgements and round control the other. One stream per session."""
@@ -283,7 +285,9 @@ class HeteroSplitServicer(metaclass=abc.ABCMeta):
         request: hetero_splitee.v1.service_pb2.RegisterRequest,
         context: _ServicerContext,
     ) -> typing.Union[hetero_splitee.v1.service_pb2.RegisterResponse, collections.abc.Awaitable[hetero_splitee.v1.service_pb2.RegisterResponse]]:
-        """Opens a session. The newest session of a client id wins; an older one is closed."""
+        """Opens a session. The newest session of a client id wins; an older one is closed. A client that
+        was here before goes on where it was, if it still has what that takes.
+        """
 
     @abc.abstractmethod
     def Train(

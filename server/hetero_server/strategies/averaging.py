@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from torch import Tensor
 
 from hetero_common.aggregation import LayerStates
+from hetero_common.checkpoints import nested, within
 from hetero_common.compute import Compute
 from hetero_common.errors import NotTraining
 from hetero_common.plan import Plan, StepAt
-from hetero_common.weights import layer_states
+from hetero_common.weights import Weights, layer_states
 from hetero_server.strategies.base import FreshLayers
 from hetero_server.suffix import StepResult, Suffix
 
@@ -73,6 +75,24 @@ class Averaging:
         )
         return replica.predict(activation, cut_layer)
 
+    def checkpoint(self) -> Mapping[str, Tensor]:
+        """All replicas with their optimizers, and the layers as last aggregated."""
+        tensors = nested("reference", Weights(self._reference).flat())
+        for client_id, replica in self._replicas.items():
+            tensors |= nested(_replica(client_id), replica.checkpoint())
+        return tensors
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Of the replicas, those of the clients that have been added."""
+        self._reference = Weights.from_flat(within("reference", tensors)).layers
+        for client_id, replica in self._replicas.items():
+            replica.restore(within(_replica(client_id), tensors))
+
     def layers(self) -> LayerStates:
         """The layers as last aggregated."""
         return self._reference
+
+
+def _replica(client_id: str) -> str:
+    """Where a client's replica is in a checkpoint; whatever its name, no other's begins like it."""
+    return f"replica {quote(client_id, safe='')}"

@@ -36,5 +36,11 @@ class Strategy(Protocol):
     def predict(self, activation: Tensor, cut_layer: int, client_id: str | None) -> Tensor:
         """Class probabilities (B, classes); of the client's own server layers where it has any."""
 
+    def checkpoint(self) -> Mapping[str, Tensor]:
+        """Everything it takes to go on, beside who its clients are."""
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from a `checkpoint`; the clients of then have been added."""
+
     def layers(self) -> LayerStates:
         """The server layers to keep when the run is over."""

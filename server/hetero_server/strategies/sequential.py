@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from hetero_common.aggregation import LayerStates
+from hetero_common.checkpoints import within
 from hetero_common.compute import Compute
 from hetero_common.plan import Plan, StepAt
+from hetero_common.weights import Weights
 from hetero_server.strategies.base import FreshLayers
 from hetero_server.suffix import StepResult, Suffix
 
@@ -24,6 +26,9 @@ class Sequential:
     def add(self, client_id: str, cut_layer: int) -> None:
         """Extend the shared model downwards where the new client's cut is the shallowest."""
         self._cuts[client_id] = cut_layer
+        self._extend(cut_layer)
+
+    def _extend(self, cut_layer: int) -> None:
         held = self._suffix.states()
         missing = {k: layer for k, layer in self._fresh(cut_layer).items() if k not in held}
         self._suffix.extend(missing)
@@ -46,6 +51,16 @@ class Sequential:
     def predict(self, activation: Tensor, cut_layer: int, client_id: str | None) -> Tensor:
         """Probabilities of the shared model."""
         return self._suffix.predict(activation, cut_layer)
+
+    def checkpoint(self) -> Mapping[str, Tensor]:
+        """The shared model with its optimizer."""
+        return self._suffix.checkpoint()
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """It may reach further down than the clients of now need."""
+        held = Weights.from_flat(within("weights", tensors)).layers
+        self._extend(min(held) - 1)
+        self._suffix.restore(tensors)
 
     def layers(self) -> LayerStates:
         """The shared model."""

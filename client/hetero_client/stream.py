@@ -1,0 +1,131 @@
+"""One training stream: batches and reports out, acknowledgements and directives into an inbox."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from google.protobuf.message import Message
+
+from hetero_client.calls import translated
+from hetero_client.inbox import Inbox, Outgoing
+from hetero_common import wire
+from hetero_common.codec import Payload
+from hetero_common.control import Directive, Evaluate, Evaluation, Finish, Report, StartRound
+from hetero_common.errors import HeteroError, Mismatch, RefusedInput, ServerUnreachable
+from hetero_splitee.v1 import service_pb2 as pb
+
+_SILENT_BEATS = 3
+"""Heartbeats that may fail to come before the server counts as lost."""
+
+Frame = Message | memoryview
+
+
+class TrainingStream:
+    """An open `Train` call and its two threads: one reads, one keeps the pulse.
+
+    Args:
+        call: Opens it on an iterator of requests; cancelled by `close`.
+        inbox: Takes what comes, and the error it ends with.
+        heartbeat: Seconds between two signs of life, each way.
+    """
+
+    def __init__(
+        self, call: Callable[[Iterator[Frame]], Any], inbox: Inbox, heartbeat: float
+    ) -> None:
+        self.inbox = inbox
+        self._heartbeat = heartbeat
+        self._outgoing: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self._answers = call(iter(self._outgoing.get, None))
+        self._closed = threading.Event()
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for target, name in ((self._read, "train-reader"), (self._beat, "train-pulse"))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def send_batch(self, batch: Outgoing) -> int:
+        """Put a batch on its way; returns the bytes of its payload."""
+        message = pb.Batch(
+            round=batch.round,
+            step=batch.step,
+            labels=batch.labels.tolist(),
+            activation=wire.header_to_wire(batch.payload),
+        )
+        self._outgoing.put(pb.TrainRequest(batch=message))
+        for chunk in wire.payload_chunks(batch.payload):
+            self._outgoing.put(chunk)
+        return batch.payload.data.nbytes
+
+    def report(self, report: Report) -> None:
+        """Tell the server that a round or an evaluation is done."""
+        if isinstance(report, Evaluation):
+            request = pb.TrainRequest(evaluation=wire.record_to_wire(report, pb.Evaluation))
+        else:
+            request = pb.TrainRequest(round_done=wire.record_to_wire(report, pb.RoundDone))
+        self._outgoing.put(request)
+
+    def close(self) -> None:
+        """End the call."""
+        self._closed.set()
+        self._outgoing.put(None)
+        self._answers.cancel()
+        for thread in self._threads:
+            thread.join(timeout=5)
+
+    def _beat(self) -> None:
+        """Say something regularly, and notice when the other side no longer does."""
+        while not self._closed.wait(self._heartbeat):
+            if self.inbox.silence > _SILENT_BEATS * self._heartbeat:
+                silence = f"nothing came from the server for {self.inbox.silence:.0f} s"
+                self.inbox.fail(ServerUnreachable(silence))
+                self._answers.cancel()
+                return
+            self._outgoing.put(pb.TrainRequest(heartbeat=pb.Heartbeat()))
+
+    def _read(self) -> None:
+        error: HeteroError = ServerUnreachable("the server closed the connection")
+        try:
+            with translated():
+                for message in self._answers:
+                    self.inbox.hear()
+                    assert not isinstance(message, memoryview), "chunks follow an announcement"
+                    match message.WhichOneof("kind"):
+                        case "heartbeat":
+                            pass
+                        case "ack":
+                            ack = message.ack
+                            feedback = _feedback(ack, self._answers)
+                            self.inbox.acknowledge(ack.round, ack.step, feedback)
+                        case _:
+                            self.inbox.direct(_directive(message))
+        except HeteroError as failure:
+            error = failure
+        self.inbox.fail(error)
+
+
+def _feedback(ack: pb.Ack, call: Iterator[pb.TrainResponse | memoryview]) -> Payload | None:
+    if not ack.HasField("feedback"):
+        return None
+    tensor = wire.incoming(ack.feedback)
+    while not tensor.is_whole:
+        chunk = next(call, None)
+        if not isinstance(chunk, memoryview):
+            raise RefusedInput("the server's feedback is not complete")
+        tensor.feed(chunk)
+    return tensor.payload()
+
+
+def _directive(message: pb.TrainResponse) -> Directive:
+    match message.WhichOneof("kind"):
+        case "start_round":
+            return wire.record_from_wire(message.start_round, StartRound)
+        case "evaluate":
+            return wire.record_from_wire(message.evaluate, Evaluate)
+        case "finish":
+            return wire.record_from_wire(message.finish, Finish)
+        case _:
+            raise Mismatch("the server directs what this client does not know: upgrade the client")

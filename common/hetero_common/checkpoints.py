@@ -1,0 +1,161 @@
+"""A side's state at the end of a round, kept in files that are whole, recognised and few.
+
+A checkpoint is one safetensors file. Its name holds the round and the beginning of the SHA-256 of
+its content, and its metadata the run and the model it belongs to, so that a file that is cut short,
+damaged or of another run is never mistaken for a good one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load
+from torch import Tensor
+
+from hetero_common.rundir import write_whole
+from hetero_common.weights import tensors_to_bytes
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"round([0-9]{7})-([0-9a-f]{16})\.safetensors")
+CHECKPOINTS = "checkpoints"
+"""Their folder in a run directory."""
+BEFORE_FIRST = -1
+"""Round of a state that has not been trained yet."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A side's state at the end of a round.
+
+    Attributes:
+        round: Counted from 0; `BEFORE_FIRST` for the state before the first.
+        tensors: Everything numeric, by name.
+        record: Everything else, as JSON has it.
+    """
+
+    round: int
+    tensors: Mapping[str, Tensor]
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+class CheckpointStore:
+    """The checkpoints of one side of one run, in one directory.
+
+    Args:
+        folder: Created with the first checkpoint.
+        run: Id of the run.
+        fingerprint: Of its model.
+    """
+
+    def __init__(self, folder: Path, run: str, fingerprint: str) -> None:
+        self.folder = folder
+        self._owner = {"run": run, "fingerprint": fingerprint}
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Add a checkpoint; it replaces one of the same round.
+
+        Raises:
+            OSError: It can not be written; all others are as they were.
+        """
+        numbered = str(checkpoint.round)
+        metadata = self._owner | {"round": numbered, "record": json.dumps(checkpoint.record)}
+        data = tensors_to_bytes(checkpoint.tensors, metadata)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        older = [path for round_, path in self._files() if round_ == checkpoint.round]
+        name = f"round{checkpoint.round + 1:07d}-{_digest(data)}.safetensors"
+        write_whole(self.folder / name, data)
+        for path in older:
+            if path.name != name:
+                path.unlink(missing_ok=True)
+
+    def rounds(self) -> list[int]:
+        """Rounds of which there is a good checkpoint, ascending."""
+        return [checkpoint.round for checkpoint in self._good()][::-1]
+
+    def load(self, round_: int) -> Checkpoint | None:
+        """The good checkpoint of this round, if there is one."""
+        return next((good for good in self._good() if good.round == round_), None)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest good checkpoint; of those that are not good, a warning says so."""
+        return next(self._good(), None)
+
+    def prune(self, keep_from: int) -> None:
+        """Delete the checkpoints of all rounds before `keep_from`."""
+        for round_, path in self._files():
+            if round_ < keep_from:
+                path.unlink(missing_ok=True)
+
+    def keep_newest(self, count: int) -> int:
+        """Delete all but the newest `count`; returns the oldest round that is left."""
+        rounds = sorted({round_ for round_, _ in self._files()})[-count:]
+        oldest = rounds[0] if rounds else BEFORE_FIRST
+        self.prune(oldest)
+        return oldest
+
+    def _files(self) -> list[tuple[int, Path]]:
+        """Round and path of every checkpoint by its name, newest first."""
+        if not self.folder.is_dir():
+            return []
+        named = [(_NAME.fullmatch(path.name), path) for path in self.folder.iterdir()]
+        return sorted(((int(m[1]) - 1, path) for m, path in named if m is not None), reverse=True)
+
+    def _good(self) -> Iterator[Checkpoint]:
+        for _, path in self._files():
+            try:
+                yield self._read(path)
+            except (OSError, SafetensorError, ValueError, KeyError) as error:
+                log.warning("checkpoint %s is not used: %s", path, error)
+
+    def _read(self, path: Path) -> Checkpoint:
+        data = path.read_bytes()
+        if _digest(data) not in path.name:
+            raise ValueError("it is cut short or damaged")
+        metadata = _metadata(path)
+        if {name: metadata.get(name) for name in self._owner} != self._owner:
+            raise ValueError(f"it belongs to run {metadata.get('run')}, or to another model")
+        return Checkpoint(int(metadata["round"]), load(data), json.loads(metadata["record"]))
+
+
+def nested(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under names that begin with `prefix`."""
+    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def within(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `nested` put under `prefix`, by its own names."""
+    start = f"{prefix}/"
+    return {
+        name.removeprefix(start): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(start)
+    }
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
+def owner_of(folder: Path) -> str | None:
+    """Id of the run that the newest whole checkpoint below `folder` belongs to."""
+    for path in sorted(folder.glob("round*.safetensors"), reverse=True):
+        try:
+            if _digest(path.read_bytes()) in path.name:
+                return _metadata(path)["run"]
+        except (OSError, SafetensorError, KeyError):
+            continue
+    return None

@@ -1,0 +1,55 @@
+"""What may come in from a client in a round, and what it is told of what may not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from hetero_common.errors import LimitExceeded, RefusedInput, StepGap
+from hetero_server.members import Ack, Batch, Member, MemberState
+
+
+def is_late(member: Member, round_: int, current: int) -> bool:
+    """Whether something belongs to a round that has closed, or goes on, without the member.
+
+    Raises:
+        RefusedInput: The member was never told to train this round, or has reported its end.
+    """
+    known = member.start is not None and 0 <= round_ <= member.start.round
+    if known and (round_ < current or not member.is_awaited):
+        return True
+    if not known or member.state is not MemberState.TRAINING:
+        raise RefusedInput(f"round {round_} is not the one this client is training")
+    return False
+
+
+def require_next(member: Member, round_: int, step: int, credits: int) -> None:
+    """Raise unless this step of the current round is the next one.
+
+    Raises:
+        StepGap: It skips a step.
+        LimitExceeded: The client has no credit left.
+        RefusedInput: The round has no such step.
+    """
+    if not 0 <= step < member.steps:
+        raise RefusedInput(f"round {round_} has steps 0..{member.steps - 1}, not {step}")
+    if step > member.received:
+        raise StepGap(round_, step, member.received)
+    if member.received - member.applied >= credits:
+        raise LimitExceeded(f"more than the agreed {credits} batches are unacknowledged")
+
+
+def require_batch(labels: Sequence[int], rows: int, classes: int) -> None:
+    """Raise RefusedInput unless a batch has rows enough and a good label for each."""
+    if not 2 <= rows == len(labels):
+        raise RefusedInput(f"a batch has 2 rows at least and a label for each, not {rows}")
+    if min(labels) < 0 or max(labels) >= classes:
+        raise RefusedInput(f"a label is outside 0..{classes - 1}: check --classes")
+
+
+def acknowledge_again(member: Member, batch: Batch) -> Ack:
+    """For a copy of a batch; with the feedback of the first one, where that was the last step."""
+    last = member.last_ack
+    if last is not None and (last.round, last.step) == (batch.round, batch.step):
+        return dataclasses.replace(last, duplicate=True)
+    return Ack(batch.round, batch.step, duplicate=True)

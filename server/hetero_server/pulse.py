@@ -1,0 +1,59 @@
+"""Signs of life on one training stream, each way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+R = TypeVar("R")
+
+_SILENT_BEATS = 3
+"""Heartbeats that may fail to come before the other side counts as lost."""
+
+
+class Pulse:
+    """Notes when something was heard and said, and wakes the stream when a heartbeat is due.
+
+    A connection can be dead without ever being closed: the other side is frozen or its network is
+    gone. So each side says something every `seconds`.
+
+    Args:
+        wake: Set once per heartbeat.
+        seconds: Between two heartbeats.
+    """
+
+    def __init__(self, wake: asyncio.Event, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._wake = wake
+        self._seconds = seconds
+        self._heard = self._said = self._loop.time()
+        self._timer = self._loop.call_later(seconds, self._beat)
+
+    async def heard(self, messages: AsyncIterator[R]) -> AsyncIterator[R]:
+        """The messages, each noted as a sign of life."""
+        async for message in messages:
+            self._heard = self._loop.time()
+            yield message
+
+    def said(self) -> None:
+        """Something was sent."""
+        self._said = self._loop.time()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the other side has been silent for too long."""
+        return self._loop.time() - self._heard > _SILENT_BEATS * self._seconds
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to say something."""
+        return self._loop.time() - self._said >= 0.9 * self._seconds
+
+    def stop(self) -> None:
+        """The stream has ended."""
+        self._timer.cancel()
+
+    def _beat(self) -> None:
+        self._wake.set()
+        self._timer = self._loop.call_later(self._seconds, self._beat)

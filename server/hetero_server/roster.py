@@ -1,0 +1,174 @@
+"""Who is in a run: registrations, returns, departures, and who of them is waited for."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Collection
+
+from hetero_common.control import Evaluate, StartRound
+from hetero_common.errors import HeteroError, RefusedInput, Superseded
+from hetero_common.plan import Plan
+from hetero_server.initial import InitialModel
+from hetero_server.members import GONE, Member, MemberState
+from hetero_server.work import JoinWork, LeaveWork
+
+log = logging.getLogger(__name__)
+
+Observer = Callable[..., None]
+"""(event, **fields): called for everything a run records."""
+
+_GONE_FOR_GOOD = (MemberState.LEFT, MemberState.EVICTED)
+
+
+class Roster:
+    """The clients of a run by their ids.
+
+    Args:
+        plan: The agreement of the run.
+        initial: Its model.
+        errand: Called with what the strategy has to do about a member.
+        observe: Told who came and went.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        initial: InitialModel,
+        errand: Callable[[JoinWork | LeaveWork], None],
+        observe: Observer,
+    ) -> None:
+        self.members: dict[str, Member] = {}
+        self._plan = plan
+        self._initial = initial
+        self._errand = errand
+        self._observe = observe
+
+    def participants(self) -> list[Member]:
+        """Whom the current round counts on, by id."""
+        members = (member for member in self.members.values() if member.in_round)
+        return sorted(members, key=lambda member: member.client_id)
+
+    def awaited(self) -> list[Member]:
+        """Whom the current round or evaluation waits for, done or not."""
+        return [member for member in self.members.values() if member.is_awaited]
+
+    def attached(self) -> list[Member]:
+        """Whose stream is open."""
+        return [member for member in self.members.values() if member.attached]
+
+    def gather(self) -> list[Member]:
+        """Who is counted on in a new round: those that are there, and those that may come back."""
+        for member in self.members.values():
+            member.in_round = member.attached or (
+                member.is_awaited and member.state is MemberState.STALE
+            )
+            if not member.in_round and member.state is MemberState.STALE:
+                self.unhouse(member)
+        return [member for member in self.members.values() if member.in_round]
+
+    def register(
+        self, client_id: str, cut_layer: int, shard_size: int, held: Collection[int], round_: int
+    ) -> Member:
+        """Let a client in, as itself if it can go on from where it was, else as a new one.
+
+        Raises:
+            CutLayerOutOfRange: The model has no such cut layer.
+            RefusedInput: The shard can not fill a batch.
+        """
+        self._initial.require_cut(cut_layer)
+        if shard_size < 2:
+            raise RefusedInput(f"a shard of {shard_size} images is too small: 2 are the least")
+        known = self.members.get(client_id)
+        if known is None:
+            return self._join(client_id, cut_layer, shard_size, round_)
+        if not _can_go_on(known, cut_layer, shard_size, held, round_):
+            self.dismiss(known, MemberState.EVICTED, Superseded(client_id), round_)
+            return self._join(client_id, cut_layer, shard_size, round_)
+        if known.attached:
+            known.outbox.append(Superseded(client_id))
+            known.attached = False
+        known.enter(MemberState.EVICTED, "another process goes on")
+        heir = self.members[client_id] = known.succeed()
+        heir.base = known.completed if known.completed in held else None
+        self.house(heir)
+        first = heir.received if heir.is_awaited else None
+        self._observe("returned", client=client_id, round=round_, base=heir.base, first_step=first)
+        return heir
+
+    def _join(self, client_id: str, cut_layer: int, shard_size: int, round_: int) -> Member:
+        member = Member(client_id, cut_layer, shard_size, self._plan.steps_for(shard_size))
+        self.members[client_id] = member
+        self.house(member)
+        self._observe(
+            "joined", client=client_id, cut_layer=cut_layer, shard_size=shard_size, round=round_
+        )
+        return member
+
+    def lose(self, member: Member, round_: int) -> None:
+        """Its connection is gone; it may come back."""
+        if member.state in GONE:
+            return
+        member.enter(MemberState.STALE, MemberState.STALE.value)
+        member.attached = False
+        if not member.in_round:
+            self.unhouse(member)
+        self._observe("left", client=member.client_id, state=member.state.name, round=round_)
+
+    def dismiss(
+        self, member: Member, state: MemberState, error: HeteroError | None, round_: int
+    ) -> None:
+        """It is gone for good, and is told the error if there is one."""
+        if member.state in _GONE_FOR_GOOD:
+            return
+        member.enter(state, str(error) if error else state.value)
+        member.attached = member.in_round = False
+        member.drop_queue()
+        if error is not None:
+            member.outbox.append(error)
+        self.unhouse(member)
+        self._observe("left", client=member.client_id, state=state.name, round=round_)
+
+    def house(self, member: Member) -> None:
+        """See to it that the strategy holds server layers for a member."""
+        if not member.housed:
+            member.housed = True
+            self._errand(JoinWork(member))
+
+    def unhouse(self, member: Member) -> None:
+        """A member's server layers can go."""
+        if member.housed:
+            member.housed = False
+            self._errand(LeaveWork(member))
+
+
+def _can_go_on(
+    known: Member, cut_layer: int, shard_size: int, held: Collection[int], round_: int
+) -> bool:
+    if known.state in _GONE_FOR_GOOD:
+        return False
+    if (known.cut_layer, known.shard_size) != (cut_layer, shard_size):
+        return False
+    # One that was told to start anew and has sent nothing can do so again.
+    untouched = known.in_round and known.base is None and known.received == 0
+    return known.completed in held or (untouched and known.completed == round_ - 1)
+
+
+def missed_directive(
+    member: Member, evaluating: bool, averaged: bool
+) -> StartRound | Evaluate | None:
+    """What a member that is back in its round is still to do.
+
+    Args:
+        member: Awaited by the current round.
+        evaluating: The round has closed and is being evaluated.
+        averaged: Clients pull averaged weights each round; it may have lost what it has pulled.
+    """
+    if evaluating:
+        if member.asked is None or member.evaluation is not None:
+            return None
+        return dataclasses.replace(member.asked, pull_state=member.asked.pull_state or averaged)
+    if member.start is None or member.report is not None:
+        return None
+    pull = member.start.pull_state or averaged
+    return dataclasses.replace(member.start, pull_state=pull, first_step=member.received)

@@ -1,0 +1,133 @@
+"""The run at the end of a round, as a checkpoint: what is kept, when, and how it is taken up."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from hetero_common.checkpoints import (
+    CHECKPOINTS,
+    Checkpoint,
+    CheckpointStore,
+    nested,
+    owner_of,
+    within,
+)
+from hetero_common.errors import SettingsError
+from hetero_common.plan import Plan
+from hetero_common.rundir import PLAN_FILE
+from hetero_common.weights import Weights
+from hetero_server.members import KEPT_FIELDS, Member, MemberState
+from hetero_server.strategies import Strategy
+from hetero_server.work import Saved, SaveWork
+
+log = logging.getLogger(__name__)
+
+_KEPT = 2
+"""Checkpoints that are left: should the newest turn out damaged, there is another."""
+
+
+class Saving:
+    """When and where a run is saved.
+
+    Args:
+        store: Takes the checkpoints.
+        every: Rounds between them; the last round always has one.
+    """
+
+    def __init__(self, store: CheckpointStore, every: int) -> None:
+        self._store = store
+        self._every = every
+        self.keep_from = store.keep_newest(_KEPT)
+        """Round of the oldest checkpoint that the run can be resumed from."""
+
+    def is_due(self, round_: int, plan: Plan) -> bool:
+        """Whether the end of this round is saved."""
+        return (round_ + 1) % self._every == 0 or plan.is_last(round_)
+
+    def save(self, work: SaveWork, strategy: Strategy) -> Saved:
+        """Write a checkpoint; one that can not be written is no reason to stop training."""
+        tensors = dict(work.tensors) | nested("strategy", strategy.checkpoint())
+        try:
+            self._store.write(Checkpoint(work.round, tensors, work.record))
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            log.error(
+                "the checkpoint of round %d could not be written to %s (%s): the run goes on, and "
+                "can be resumed from the one before",
+                work.round,
+                self._store.folder,
+                reason,
+            )
+            return Saved(reason)
+        self.keep_from = self._store.keep_newest(_KEPT)
+        return Saved(None)
+
+
+def save_work(
+    round_: int, participants: Sequence[Member], shared: Weights, model: Weights | None
+) -> SaveWork:
+    """What is to be written down of a run whose round has just closed."""
+    members = [
+        {name: getattr(member, name) for name in KEPT_FIELDS}
+        for member in participants
+        if member.attached or member.is_awaited
+    ]
+    tensors = nested("shared", shared.flat())
+    if model is not None:
+        # safetensors takes no two tensors of one memory, and these share theirs with the averages.
+        tensors |= nested("model", {name: t.clone() for name, t in model.flat().items()})
+    return SaveWork(round_, {"members": members}, tensors)
+
+
+def require_resumable(run: Path, plan: Plan) -> str:
+    """The id of the run in a directory.
+
+    Raises:
+        SettingsError: It has no good checkpoint, or another agreement.
+    """
+    try:
+        agreed = Plan.model_validate_json((run / PLAN_FILE).read_bytes())
+    except (OSError, ValidationError):
+        raise SettingsError(f"{run} is no run directory: it has no valid {PLAN_FILE}") from None
+    for name in Plan.model_fields:
+        if getattr(agreed, name) != getattr(plan, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise SettingsError(
+                f"{flag} is {getattr(agreed, name)} in the run of {run} and can not be changed: "
+                f"leave {flag} out"
+            )
+    owner = owner_of(run / CHECKPOINTS)
+    if owner is None:
+        raise SettingsError(f"{run} has no good checkpoint to go on from: start a new run")
+    return owner
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A run as a checkpoint holds it, without the strategy's part."""
+
+    shared: Weights
+    model: Weights | None
+    members: list[Member]
+
+
+def restore(checkpoint: Checkpoint, strategy: Strategy) -> Restored:
+    """Take up a run; its members are counted on, and have to come back."""
+    members = [
+        Member(**fields, state=MemberState.STALE, in_round=True, housed=True)
+        for fields in checkpoint.record["members"]
+    ]
+    for member in members:
+        strategy.add(member.client_id, member.cut_layer)
+    strategy.restore(within("strategy", checkpoint.tensors))
+    model = within("model", checkpoint.tensors)
+    return Restored(
+        Weights.from_flat(within("shared", checkpoint.tensors)),
+        Weights.from_flat(model) if model else None,
+        members,
+    )
