@@ -29,6 +29,7 @@ from hetero_common.errors import (
     ServerUnreachable,
     VersionMismatch,
 )
+from hetero_common.frames import Frame, frames
 from hetero_common.plan import Plan
 from hetero_common.version import PROTOCOL_VERSION
 from hetero_common.weights import Weights
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
 _PREDICTIONS_AHEAD = 4
-Message_ = Message | memoryview
+Item = Frame[Any] | Message
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class ServerLink:
         self._channel = grpc.insecure_channel(address, options=rpc.CLIENT_OPTIONS)
         self._metadata: tuple[tuple[str, str], ...] = ()
         self._wire_dtype = wire_dtype
-        self._outgoing: queue.SimpleQueue[Message_ | None] = queue.SimpleQueue()
+        self._outgoing: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._inbox = Inbox()
         self._reader: threading.Thread | None = None
         self.bytes_sent = 0
@@ -152,22 +153,17 @@ class ServerLink:
     def send_batch(self, round_: int, step: int, activation: Tensor, labels: Tensor) -> None:
         """Hand a batch (B, ...) with labels (B,) to the stream; waits while credits are used up.
 
-        Raises:
-            NonFinite: The activation holds NaN or infinity; nothing was sent.
+        The activation is finite: `Trainer.forward` gives no other.
         """
-        payload = codec.encode(activation, self._wire_dtype)
+        payload = codec.encode(activation, self._wire_dtype, known_finite=True)
         self._inbox.take_credit()
-        self._outgoing.put(
-            pb.TrainRequest(
-                batch=pb.Batch(
-                    round=round_,
-                    step=step,
-                    labels=labels.tolist(),
-                    activation=wire.header_to_wire(payload),
-                )
-            )
+        batch = pb.Batch(
+            round=round_,
+            step=step,
+            labels=labels.tolist(),
+            activation=wire.header_to_wire(payload),
         )
-        self._send_chunks(payload, self._outgoing)
+        self._put(self._outgoing, pb.TrainRequest(batch=batch), payload)
 
     def feedback(self, step: int) -> Tensor:
         """Wait for what the server returns of a step: its gradient or its logits."""
@@ -191,21 +187,16 @@ class ServerLink:
         """Send prefix and exit at the end of a round."""
         data = memoryview(weights.to_bytes())
         header = pb.StateHeader(round=round_, bytes=data.nbytes)
-        requests: list[Message_] = [pb.PushStateRequest(header=header), *wire.chunks(data)]
-        self._call("PushState", iter(requests), None)
+        self._call("PushState", frames(pb.PushStateRequest(header=header), data), None)
         self.bytes_sent += data.nbytes
 
     def pull_state(self) -> Weights:
         """Get the weights that this client continues with."""
         data, announced = io.BytesIO(), 0
         with _translated():
-            for message in self._method("PullState")(
-                pb.PullStateRequest(), metadata=self._metadata
-            ):
-                if isinstance(message, memoryview):
-                    data.write(message)
-                else:
-                    announced = message.header.bytes
+            for frame in self._method("PullState")(pb.PullStateRequest(), metadata=self._metadata):
+                announced = frame.message.header.bytes if frame.message else announced
+                data.write(frame.chunk or b"")
         if data.tell() != announced:
             raise ServerUnreachable("the server stopped within the weights it was sending")
         self.bytes_received += data.tell()
@@ -232,7 +223,7 @@ class ServerLink:
         Raises:
             ServerUnreachable: The connection failed or the deadline has passed.
         """
-        outgoing: queue.SimpleQueue[Message_ | None] = queue.SimpleQueue()
+        outgoing: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         outgoing.put(
             pb.PredictRequest(open=pb.PredictOpen(cut_layer=cut_layer, fingerprint=fingerprint))
         )
@@ -244,8 +235,8 @@ class ServerLink:
                 ahead = 0
                 for activation in activations:
                     payload = codec.encode(activation, self._wire_dtype)
-                    outgoing.put(pb.PredictRequest(activation=wire.header_to_wire(payload)))
-                    self._send_chunks(payload, outgoing)
+                    request = pb.PredictRequest(activation=wire.header_to_wire(payload))
+                    self._put(outgoing, request, payload)
                     ahead += 1
                     if ahead >= _PREDICTIONS_AHEAD:
                         answer = next(answers, None)
@@ -282,9 +273,11 @@ class ServerLink:
     ) -> None:
         self.close()
 
-    def _send_chunks(self, payload: Payload, to: queue.SimpleQueue[Message_ | None]) -> None:
-        for chunk in wire.payload_chunks(payload):
-            to.put(chunk)
+    def _put(
+        self, to: queue.SimpleQueue[Item | None], announcement: Message, payload: Payload
+    ) -> None:
+        for frame in frames(announcement, payload.data):
+            to.put(frame)
         self.bytes_sent += payload.data.nbytes
 
     def _probabilities(self, answer: pb.PredictResponse) -> Tensor:
@@ -300,32 +293,36 @@ class ServerLink:
             return self._method(name)(request, metadata=self._metadata, timeout=timeout)
 
 
-def _read(call: Iterator[pb.TrainResponse | memoryview], inbox: Inbox) -> None:
+def _read(call: Iterator[Frame[pb.TrainResponse]], inbox: Inbox) -> None:
     """Sort a training stream into an inbox, to its end; runs in a thread of its own."""
     error: HeteroError = ServerUnreachable("the server closed the connection")
     try:
         with _translated():
-            for message in call:
-                assert not isinstance(message, memoryview), "chunks follow an announcement"
-                if message.WhichOneof("kind") == "ack":
-                    inbox.acknowledge(message.ack.step, _feedback(message.ack, call))
+            for frame in call:
+                assert frame.message is not None, "bulk bytes follow an announcement"
+                if frame.message.WhichOneof("kind") == "ack":
+                    inbox.acknowledge(frame.message.ack.step, _feedback(frame, call))
                 else:
-                    inbox.direct(_directive(message))
+                    inbox.direct(_directive(frame.message))
     except HeteroError as failure:
         error = failure
     inbox.fail(error)
 
 
-def _feedback(ack: pb.Ack, call: Iterator[pb.TrainResponse | memoryview]) -> Payload | None:
-    if not ack.HasField("feedback"):
+def _feedback(
+    frame: Frame[pb.TrainResponse], following: Iterator[Frame[pb.TrainResponse]]
+) -> Payload | None:
+    assert frame.message is not None, "it holds an acknowledgement"
+    if not frame.message.ack.HasField("feedback"):
         return None
-    tensor = wire.incoming(ack.feedback)
-    while not tensor.is_whole:
-        chunk = next(call, None)
-        if not isinstance(chunk, memoryview):
-            raise RefusedInput("the server's feedback is not complete")
+    tensor = wire.incoming(frame.message.ack.feedback)
+    chunk = frame.chunk
+    while chunk is not None:
         tensor.feed(chunk)
-    return tensor.payload()
+        if tensor.is_whole:
+            return tensor.payload()
+        chunk = next(following, Frame()).chunk
+    raise RefusedInput("the server's feedback is not complete")
 
 
 def _directive(message: pb.TrainResponse) -> Directive:
