@@ -52,7 +52,7 @@ wheel-smoke: $(READY)  ## the built wheel, alone, in a fresh environment
 bench: $(READY)  ## speed and memory, as ratios of one run (docs/performance.md)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py
 
-cifar10: $(READY)  ## real CIFAR-10, both strategies and centralized (about an hour on two cores)
+cifar10: $(READY)  ## real CIFAR-10, both strategies and centralized (half an hour on two cores)
 	$(BIN)/python benchmarks/cifar10.py --zip $(CIFAR10_ZIP)
 
 clean:  ## forget builds and environments, keep runs

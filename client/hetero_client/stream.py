@@ -15,12 +15,13 @@ from hetero_common import wire
 from hetero_common.codec import Payload
 from hetero_common.control import Directive, Evaluate, Evaluation, Finish, Report, StartRound
 from hetero_common.errors import HeteroError, Mismatch, RefusedInput, ServerUnreachable
+from hetero_common.frames import Frame, frames
 from hetero_splitee.v1 import service_pb2 as pb
 
 _SILENT_BEATS = 3
 """Heartbeats that may fail to come before the server counts as lost."""
 
-Frame = Message | memoryview
+Item = Frame[Any] | Message
 
 
 class TrainingStream:
@@ -33,11 +34,11 @@ class TrainingStream:
     """
 
     def __init__(
-        self, call: Callable[[Iterator[Frame]], Any], inbox: Inbox, heartbeat: float
+        self, call: Callable[[Iterator[Item]], Any], inbox: Inbox, heartbeat: float
     ) -> None:
         self.inbox = inbox
         self._heartbeat = heartbeat
-        self._outgoing: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self._outgoing: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._answers = call(iter(self._outgoing.get, None))
         self._closed = threading.Event()
         self._threads = [
@@ -55,9 +56,8 @@ class TrainingStream:
             labels=batch.labels.tolist(),
             activation=wire.header_to_wire(batch.payload),
         )
-        self._outgoing.put(pb.TrainRequest(batch=message))
-        for chunk in wire.payload_chunks(batch.payload):
-            self._outgoing.put(chunk)
+        for frame in frames(pb.TrainRequest(batch=message), batch.payload.data):
+            self._outgoing.put(frame)
         return batch.payload.data.nbytes
 
     def report(self, report: Report) -> None:
@@ -90,16 +90,16 @@ class TrainingStream:
         error: HeteroError = ServerUnreachable("the server closed the connection")
         try:
             with translated():
-                for message in self._answers:
+                for frame in self._answers:
                     self.inbox.hear()
-                    assert not isinstance(message, memoryview), "chunks follow an announcement"
+                    message = frame.message
+                    assert message is not None, "bulk bytes follow an announcement"
                     match message.WhichOneof("kind"):
                         case "heartbeat":
                             pass
                         case "ack":
-                            ack = message.ack
-                            feedback = _feedback(ack, self._answers)
-                            self.inbox.acknowledge(ack.round, ack.step, feedback)
+                            feedback = _feedback(frame, self._answers)
+                            self.inbox.acknowledge(message.ack.round, message.ack.step, feedback)
                         case _:
                             self.inbox.direct(_directive(message))
         except HeteroError as failure:
@@ -107,16 +107,20 @@ class TrainingStream:
         self.inbox.fail(error)
 
 
-def _feedback(ack: pb.Ack, call: Iterator[pb.TrainResponse | memoryview]) -> Payload | None:
-    if not ack.HasField("feedback"):
+def _feedback(
+    frame: Frame[pb.TrainResponse], following: Iterator[Frame[pb.TrainResponse]]
+) -> Payload | None:
+    assert frame.message is not None, "it holds an acknowledgement"
+    if not frame.message.ack.HasField("feedback"):
         return None
-    tensor = wire.incoming(ack.feedback)
-    while not tensor.is_whole:
-        chunk = next(call, None)
-        if not isinstance(chunk, memoryview):
-            raise RefusedInput("the server's feedback is not complete")
+    tensor = wire.incoming(frame.message.ack.feedback)
+    chunk = frame.chunk
+    while chunk is not None:
         tensor.feed(chunk)
-    return tensor.payload()
+        if tensor.is_whole:
+            return tensor.payload()
+        chunk = next(following, Frame()).chunk
+    raise RefusedInput("the server's feedback is not complete")
 
 
 def _directive(message: pb.TrainResponse) -> Directive:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from hetero_client.device_model import DeviceModel
 from hetero_common.checkpoints import nested, within
 from hetero_common.compute import Learner, seed_step
 from hetero_common.control import RoundDone
+from hetero_common.errors import NonFinite
 from hetero_common.plan import Plan, StepAt
 from hetero_common.sampling import augment, batch_indices, derive_seed
 from hetero_common.weights import Weights
@@ -74,7 +76,11 @@ class Trainer:
     def forward(self, round_: int, step: int) -> Sent:
         """Run the step's batch through prefix and exit; the activation is what goes out.
 
-        The activation is detached and of the same pass that `backward` differentiates.
+        The activation is detached, finite, and of the same pass that `backward` differentiates.
+
+        Raises:
+            NonFinite: The exit's loss is not finite. Since the exit averages over all positions and
+                multiplies by every channel, it is finite only if the whole activation is.
         """
         images, labels = self._batch(round_, step)
         targets = self.model.compute.place(labels)
@@ -82,6 +88,8 @@ class Trainer:
         self.model.train(True)
         activation, logits = self.model.forward(images)
         loss = F.cross_entropy(logits.float(), targets)
+        if not math.isfinite(loss.detach()):
+            raise NonFinite("the exit's loss on this batch")
         self._pending = _Pending(activation, logits, loss)
         self._count(loss, logits, targets)
         return Sent(activation.detach(), labels)

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from hetero_client.calls import Calls, translated
 from hetero_client.inbox import Inbox, Outgoing
-from hetero_client.stream import Frame, TrainingStream
+from hetero_client.stream import Item, TrainingStream
 from hetero_common import codec, wire
 from hetero_common.control import Directive, Report
 from hetero_common.errors import ServerUnreachable, VersionMismatch
+from hetero_common.frames import frames
 from hetero_common.plan import Plan
 from hetero_common.version import PROTOCOL_VERSION
 from hetero_common.weights import Weights
@@ -185,10 +186,10 @@ class ServerLink:
     def send_batch(self, round_: int, step: int, activation: Tensor, labels: Tensor) -> None:
         """Hand a batch (B, ...) with labels (B,) to the stream; waits while credits are used up.
 
-        Raises:
-            NonFinite: The activation holds NaN or infinity; nothing was sent.
+        The activation is finite: `Trainer.forward` gives no other.
         """
-        batch = Outgoing(round_, step, codec.encode(activation, self._wire_dtype), labels)
+        payload = codec.encode(activation, self._wire_dtype, known_finite=True)
+        batch = Outgoing(round_, step, payload, labels)
         self._inbox.take_credit(batch)
         self._send(batch)
 
@@ -244,19 +245,16 @@ class ServerLink:
         """Send prefix and exit at the end of a round."""
         data = memoryview(weights.to_bytes())
         header = pb.StateHeader(round=round_, bytes=data.nbytes)
-        requests: list[Frame] = [pb.PushStateRequest(header=header), *wire.chunks(data)]
-        self._calls.unary("PushState", iter(requests), None)
+        self._calls.unary("PushState", frames(pb.PushStateRequest(header=header), data), None)
         self.bytes_sent += data.nbytes
 
     def pull_state(self) -> Weights:
         """Get the weights that this client continues with."""
         data, announced = io.BytesIO(), 0
         with translated():
-            for message in self._calls.stream("PullState", pb.PullStateRequest()):
-                if isinstance(message, memoryview):
-                    data.write(message)
-                else:
-                    announced = message.header.bytes
+            for frame in self._calls.stream("PullState", pb.PullStateRequest()):
+                announced = frame.message.header.bytes if frame.message else announced
+                data.write(frame.chunk or b"")
         if data.tell() != announced:
             raise ServerUnreachable("the server stopped within the weights it was sending")
         self.bytes_received += data.tell()
@@ -283,7 +281,7 @@ class ServerLink:
         Raises:
             ServerUnreachable: The connection failed or the deadline has passed.
         """
-        outgoing: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        outgoing: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         outgoing.put(
             pb.PredictRequest(open=pb.PredictOpen(cut_layer=cut_layer, fingerprint=fingerprint))
         )
@@ -293,9 +291,9 @@ class ServerLink:
                 ahead = 0
                 for activation in activations:
                     payload = codec.encode(activation, self._wire_dtype)
-                    outgoing.put(pb.PredictRequest(activation=wire.header_to_wire(payload)))
-                    for chunk in wire.payload_chunks(payload):
-                        outgoing.put(chunk)
+                    request = pb.PredictRequest(activation=wire.header_to_wire(payload))
+                    for frame in frames(request, payload.data):
+                        outgoing.put(frame)
                     self.bytes_sent += payload.data.nbytes
                     ahead += 1
                     if ahead >= _PREDICTIONS_AHEAD:

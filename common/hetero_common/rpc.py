@@ -14,7 +14,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from hetero_common import errors, wire
+from hetero_common import errors, frames
 from hetero_splitee.v1 import service_pb2
 
 ServicerContext: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -90,17 +90,17 @@ def request_class(method: MethodDescriptor) -> type[Message]:
 def handler(method: MethodDescriptor, behavior: object) -> Any:
     """A server's handler of one method. Streamed requests arrive read, unary ones as bytes."""
     make = getattr(grpc, f"{_arity(method)}_rpc_method_handler")
-    read = wire.deserializer(request_class(method)) if method.client_streaming else None
-    return make(behavior, request_deserializer=read, response_serializer=wire.serialize)
+    read = frames.deserializer(request_class(method)) if method.client_streaming else None
+    return make(behavior, request_deserializer=read, response_serializer=frames.serialize)
 
 
 def callable_for(channel: grpc.Channel, name: str) -> Callable[..., Any]:
-    """A client's callable of one method that reads and writes frames through `wire`."""
+    """A client's callable of one method that reads and writes `frames`."""
     method = SERVICE.methods_by_name[name]
     response = GetMessageClass(method.output_type)
-    read = wire.deserializer(response) if method.server_streaming else response.FromString
+    read = frames.deserializer(response) if method.server_streaming else response.FromString
     make: Callable[..., Callable[..., Any]] = getattr(channel, _arity(method))
-    return make(path(method), request_serializer=wire.serialize, response_deserializer=read)
+    return make(path(method), request_serializer=frames.serialize, response_deserializer=read)
 
 
 async def abort(context: ServicerContext, error: errors.HeteroError) -> NoReturn:

@@ -68,7 +68,7 @@ class SimulatedClient:
             self._pull()
         for step in range(start.steps):
             sent = self.trainer.forward(start.round, step)
-            payload = codec.encode(sent.activation, plan.wire)
+            payload = codec.encode(sent.activation, plan.wire, known_finite=True)
             yield from self._until(self._has_credit)
             batch = Batch(start.round, step, payload, sent.labels.tolist())
             self._engine.submit(member.client_id, batch)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -20,9 +21,10 @@ from hetero_common.errors import (
     UnknownSession,
     VersionMismatch,
 )
+from hetero_common.frames import Assembler, Frame, frames
 from hetero_common.rpc import ServicerContext as Context
 from hetero_common.version import PROTOCOL_VERSION
-from hetero_common.wire import Assembler, Incoming, TensorSchema
+from hetero_common.wire import Incoming, TensorSchema
 from hetero_server.engine import Engine
 from hetero_server.members import GONE, Ack, Batch, Member, MemberState
 from hetero_server.pulse import Pulse
@@ -93,8 +95,8 @@ class HeteroSplitService:
         )
 
     async def Train(
-        self, requests: AsyncIterator[pb.TrainRequest | memoryview], context: Context
-    ) -> AsyncIterator[pb.TrainResponse | memoryview]:
+        self, requests: AsyncIterator[Frame[pb.TrainRequest]], context: Context
+    ) -> AsyncIterator[Frame[pb.TrainResponse] | pb.TrainResponse]:
         """Take batches and reports, tell acknowledgements and directives."""
         member = self._member(context)
         if member.attached:
@@ -128,58 +130,53 @@ class HeteroSplitService:
             self._drop(member, MemberState.STALE)
 
     async def PushState(
-        self, requests: AsyncIterator[pb.PushStateRequest | memoryview], context: Context
+        self, requests: AsyncIterator[Frame[pb.PushStateRequest]], context: Context
     ) -> pb.PushStateResponse:
         """Take a client's prefix and exit."""
         member = self._member(context)
         first = await anext(requests, None)
-        if first is None or isinstance(first, memoryview) or not first.header.bytes:
+        header = first.message.header if first and first.message else pb.StateHeader()
+        if first is None or not header.bytes:
             raise RefusedInput("a pushed state begins with its header")
         limit = self._engine.state_bytes(member.cut_layer) + _STATE_SLACK
-        if first.header.bytes > limit:
+        if header.bytes > limit:
             raise LimitExceeded(f"a pushed state has at most {limit} bytes at this cut layer")
-        assembler = Assembler(first.header.bytes)
-        async for chunk in requests:
-            if not isinstance(chunk, memoryview):
-                raise RefusedInput("a pushed state is one header and its chunks")
-            if assembler.feed(chunk):
-                break
-        else:
-            raise RefusedInput("the stream ended within a pushed state")
+        assembler = Assembler(header.bytes)
+        await _collect(assembler, first, requests, "a pushed state")
         data = bytes(assembler.view())
         weights = await self._runner.compute.run(
             partial(self._engine.read_state, member.cut_layer, data)
         )
-        self._engine.push(member.client_id, first.header.round, weights)
+        self._engine.push(member.client_id, header.round, weights)
         return pb.PushStateResponse()
 
     async def PullState(
         self, request: pb.PullStateRequest, context: Context
-    ) -> AsyncIterator[pb.PullStateResponse | memoryview]:
+    ) -> AsyncIterator[Frame[pb.PullStateResponse]]:
         """Give a client the weights to continue with."""
         weights = self._engine.weights_for(self._member(context).cut_layer)
         data = memoryview(await self._runner.compute.run(weights.to_bytes))
         header = pb.StateHeader(round=self._engine.round, bytes=data.nbytes)
-        yield pb.PullStateResponse(header=header)
-        for chunk in wire.chunks(data):
-            yield chunk
+        for frame in frames(pb.PullStateResponse(header=header), data):
+            yield frame
 
     async def Predict(
-        self, requests: AsyncIterator[pb.PredictRequest | memoryview], context: Context
+        self, requests: AsyncIterator[Frame[pb.PredictRequest]], context: Context
     ) -> AsyncIterator[pb.PredictResponse]:
         """Activations in, class probabilities out."""
         first = await anext(requests, None)
-        if first is None or isinstance(first, memoryview) or not first.HasField("open"):
+        if first is None or first.message is None or not first.message.HasField("open"):
             raise RefusedInput("a prediction stream begins with its cut layer")
-        cut_layer = first.open.cut_layer
-        self._require_model(first.open.fingerprint)
+        cut_layer = first.message.open.cut_layer
+        self._require_model(first.message.open.fingerprint)
         self._engine.initial.require_cut(cut_layer)
         client_id = self._member(context).client_id if _session(context) else None
         schema = self._schema(cut_layer, self._engine.plan.predict_rows)
         async for request in requests:
-            if isinstance(request, memoryview) or not request.HasField("activation"):
+            if request.message is None or not request.message.HasField("activation"):
                 raise RefusedInput("an activation begins with its header")
-            payload = await _receive(schema.admit(request.activation), requests)
+            tensor = schema.admit(request.message.activation)
+            payload = await _receive(tensor, request, requests)
             answer = await self._runner.compute.run(
                 partial(self._predict, payload, cut_layer, client_id)
             )
@@ -190,23 +187,23 @@ class HeteroSplitService:
         self._drop(self._member(context), MemberState.LEFT)
         return pb.LeaveResponse()
 
-    async def _take(
-        self, member: Member, requests: AsyncIterator[pb.TrainRequest | memoryview]
-    ) -> None:
+    async def _take(self, member: Member, requests: AsyncIterator[Frame[pb.TrainRequest]]) -> None:
         schema = self._schema(member.cut_layer, self._engine.plan.batch_size)
         async for request in requests:
-            if isinstance(request, memoryview):
+            message = request.message or pb.TrainRequest()
+            kind = message.WhichOneof("kind")
+            if request.chunk is not None and kind != "batch":
                 raise RefusedInput("a chunk came where none was announced")
-            match request.WhichOneof("kind"):
+            match kind:
                 case "batch":
-                    await self._take_batch(member, request.batch, schema, requests)
+                    await self._take_batch(member, message.batch, schema, request, requests)
                 case "round_done":
-                    report = wire.record_from_wire(request.round_done, RoundDone)
+                    report = wire.record_from_wire(message.round_done, RoundDone)
                     self._engine.round_done(member.client_id, report)
                 case "heartbeat":
                     continue
                 case "evaluation":
-                    evaluation = wire.record_from_wire(request.evaluation, Evaluation)
+                    evaluation = wire.record_from_wire(message.evaluation, Evaluation)
                     self._engine.evaluated(member.client_id, evaluation)
                 case _:
                     raise RefusedInput("an empty message came")
@@ -217,13 +214,14 @@ class HeteroSplitService:
         member: Member,
         batch: pb.Batch,
         schema: TensorSchema,
-        requests: AsyncIterator[pb.TrainRequest | memoryview],
+        first: Frame[pb.TrainRequest],
+        requests: AsyncIterator[Frame[pb.TrainRequest]],
     ) -> None:
         tensor = schema.admit(batch.activation)
         rows = batch.activation.shape[0]
         labels = list(batch.labels)
         self._engine.admit(member.client_id, batch.round, batch.step, labels, rows)
-        payload = await _receive(tensor, requests)
+        payload = await _receive(tensor, first, requests)
         self._engine.submit(member.client_id, Batch(batch.round, batch.step, payload, labels))
 
     def _predict(self, payload: Payload, cut_layer: int, client_id: str | None) -> Tensor:
@@ -252,22 +250,34 @@ class HeteroSplitService:
 
 
 async def _receive(
-    tensor: Incoming, requests: AsyncIterator[pb.TrainRequest | pb.PredictRequest | memoryview]
+    tensor: Incoming, first: Frame[Any], following: AsyncIterator[Frame[Any]]
 ) -> Payload:
     """The announced tensor, whole."""
-    if tensor.is_whole:
-        return tensor.payload()
-    async for chunk in requests:
-        if not isinstance(chunk, memoryview):
-            raise RefusedInput("an announced tensor is not complete")
-        if tensor.feed(chunk):
-            return tensor.payload()
-    raise RefusedInput("the stream ended within an announced tensor")
+    await _collect(tensor, first, following, "an announced tensor")
+    return tensor.payload()
+
+
+async def _collect(
+    target: Assembler | Incoming,
+    first: Frame[Any],
+    following: AsyncIterator[Frame[Any]],
+    what: str,
+) -> None:
+    """Fill the target with the bulk bytes of its announcement and of the frames behind it."""
+    if first.chunk is not None:
+        target.feed(first.chunk)
+    while not target.is_whole:
+        frame = await anext(following, None)
+        if frame is None:
+            raise RefusedInput(f"the stream ended within {what}")
+        if frame.message is not None or frame.chunk is None:
+            raise RefusedInput(f"{what} is not complete")
+        target.feed(frame.chunk)
 
 
 def _messages(
     item: Ack | StartRound | Evaluate | Finish | HeteroError,
-) -> list[pb.TrainResponse | memoryview]:
+) -> Iterable[Frame[pb.TrainResponse] | pb.TrainResponse]:
     match item:
         case HeteroError():
             raise item
@@ -281,7 +291,7 @@ def _messages(
             return [pb.TrainResponse(finish=wire.record_to_wire(item, pb.Finish))]
 
 
-def _ack_messages(ack: Ack) -> list[pb.TrainResponse | memoryview]:
+def _ack_messages(ack: Ack) -> Iterable[Frame[pb.TrainResponse] | pb.TrainResponse]:
     message = pb.Ack(
         round=ack.round,
         step=ack.step,
@@ -292,7 +302,7 @@ def _ack_messages(ack: Ack) -> list[pb.TrainResponse | memoryview]:
     if ack.feedback is None:
         return [pb.TrainResponse(ack=message)]
     message.feedback.CopyFrom(wire.header_to_wire(ack.feedback))
-    return [pb.TrainResponse(ack=message), *wire.payload_chunks(ack.feedback)]
+    return frames(pb.TrainResponse(ack=message), ack.feedback.data)
 
 
 def _member_status(member: Member) -> pb.MemberStatus:

@@ -200,6 +200,13 @@ def test_fp32_is_not_copied_on_either_side() -> None:
     assert arrived[1, 2] == 7
 
 
+def test_what_is_known_to_be_finite_is_not_looked_at_again() -> None:
+    bad = torch.tensor([1.0, math.nan])
+    assert math.isnan(encode(bad, "fp32", known_finite=True).data.cast("f")[1])
+    with pytest.raises(RefusedInput, match="too large for fp16"):  # what narrowing makes infinite
+        encode(torch.tensor([1e6]), "fp16", known_finite=True)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("wire_dtype", WIRE_DTYPES)
 def test_not_finite_is_refused_before_it_is_sent(wire_dtype: str, bad: float) -> None:

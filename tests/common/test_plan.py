@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hetero_common.errors import SettingsError
+from hetero_common.frames import CHUNK_BYTES
 from hetero_common.plan import Plan, StepAt
-from hetero_common.wire import FRAME_BYTES
 from hetero_splitee.v1.service_pb2 import PredictResponse
 
 
@@ -140,4 +140,4 @@ def test_a_prediction_has_as_many_rows_as_fit_a_frame(classes: int, rows: int) -
     plan = Plan(classes=classes)
     assert plan.predict_rows == rows
     answer = PredictResponse(probabilities=bytes(4 * classes * rows), rows=rows)
-    assert answer.ByteSize() <= FRAME_BYTES
+    assert answer.ByteSize() <= CHUNK_BYTES

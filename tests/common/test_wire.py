@@ -7,7 +7,7 @@ from typing import get_type_hints
 import pytest
 import torch
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,15 +17,12 @@ from hetero_common.control import Evaluate, Evaluation, Finish, RoundDone, Start
 from hetero_common.errors import LimitExceeded, Mismatch, RefusedInput
 from hetero_common.normalization import KNOWN
 from hetero_common.plan import Plan
-from hetero_common.wire import FRAME_BYTES, Assembler, TensorSchema
+from hetero_common.wire import TensorSchema
 from hetero_splitee.v1 import service_pb2, tensor_pb2
 
 MESSAGES: list[type[Message]] = [
     GetMessageClass(message) for message in service_pb2.DESCRIPTOR.message_types_by_name.values()
 ]
-CHUNKED = [message for message in MESSAGES if "chunk" in message.DESCRIPTOR.fields_by_name]
-LARGEST_CHUNK = FRAME_BYTES - 4
-LARGEST_HEAD = 1 << 16
 RECORDS = [
     record
     for _, record in inspect.getmembers(control, dataclasses.is_dataclass)
@@ -39,9 +36,6 @@ PYTHON_TYPES = {
     FieldDescriptor.CPPTYPE_DOUBLE: float,
 }
 
-each_chunked = pytest.mark.parametrize(
-    "message", CHUNKED, ids=lambda message: message.DESCRIPTOR.name
-)
 uint32 = st.integers(0, 2**32 - 1)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 rates = st.floats(1e-9, 1e9)
@@ -88,151 +82,6 @@ def message_of(record: type) -> type[Message]:
     return found
 
 
-def framed_by_protobuf(message: type[Message], chunk: bytes) -> bytes:
-    return message(chunk=chunk).SerializeToString()
-
-
-def read_by_protobuf(message: type[Message], data: bytes) -> bytes | Message | None:
-    """What protobuf reads: a chunk, a message, or None for garbage."""
-    try:
-        parsed = message.FromString(data)
-    except DecodeError:
-        return None
-    chunk = getattr(parsed, "chunk", b"")
-    assert isinstance(chunk, bytes)
-    return chunk if parsed.WhichOneof("kind") == "chunk" else parsed
-
-
-def read_here(message: type[Message], data: bytes) -> bytes | Message | None:
-    try:
-        parsed = wire.deserializer(message)(data)
-    except RefusedInput:
-        return None
-    return bytes(parsed) if isinstance(parsed, memoryview) else parsed
-
-
-# Chunks.
-
-
-def test_every_stream_of_bulk_bytes_is_covered() -> None:
-    names = {message.DESCRIPTOR.name for message in CHUNKED}
-    assert names == {
-        "TrainRequest",
-        "TrainResponse",
-        "PushStateRequest",
-        "PullStateResponse",
-        "PredictRequest",
-    }
-
-
-@each_chunked
-def test_a_chunk_is_field_15_and_an_alternative_to_everything_else(message: type[Message]) -> None:
-    fields = message.DESCRIPTOR.fields_by_name
-    assert fields["chunk"].number == 15
-    assert fields["chunk"].cpp_type == FieldDescriptor.CPPTYPE_STRING
-    (oneof,) = message.DESCRIPTOR.oneofs
-    assert oneof.name == "kind"
-    assert {field.name for field in oneof.fields} == set(fields)
-
-
-@pytest.mark.parametrize("size", [0, 1, 127, 128, 129, 16383, 16384, 16385, LARGEST_CHUNK])
-@each_chunked
-def test_chunks_are_framed_and_read_as_protobuf_does(message: type[Message], size: int) -> None:
-    chunk = bytes(i % 251 for i in range(251)) * (size // 251 + 1)
-    chunk = chunk[:size]
-    frame = framed_by_protobuf(message, chunk)
-    assert wire.serialize(memoryview(chunk)) == frame
-    read = wire.deserializer(message)(frame)
-    assert isinstance(read, memoryview)
-    assert bytes(read) == chunk
-
-
-@settings(deadline=None)
-@given(st.binary(), st.sampled_from(CHUNKED))
-def test_any_bytes_are_read_as_protobuf_reads_them(data: bytes, message: type[Message]) -> None:
-    assert read_here(message, data) == read_by_protobuf(message, data)
-
-
-varints = st.lists(st.sampled_from([0x00, 0x01, 0x02, 0x7F, 0x80, 0x81, 0x82, 0xFF]), max_size=11)
-
-
-@settings(deadline=None, max_examples=300)
-@given(varints.map(bytes), st.binary(max_size=3), st.sampled_from(CHUNKED))
-def test_any_length_of_a_chunk_is_read_as_protobuf_reads_it(
-    length: bytes, rest: bytes, message: type[Message]
-) -> None:
-    data = b"\x7a" + length + rest
-    assert read_here(message, data) == read_by_protobuf(message, data)
-
-
-@each_chunked
-def test_of_two_chunks_in_a_message_the_last_one_counts(message: type[Message]) -> None:
-    frame = framed_by_protobuf(message, b"first") + framed_by_protobuf(message, b"last")
-    assert read_here(message, frame) == b"last"
-
-
-@pytest.mark.parametrize(
-    "data", [b"\x7a", b"\x7a\x05four", b"\x7a\xff\xff\xff\xff\xff", b"\x0a\x7f", b"\xff" * 20]
-)
-@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.DESCRIPTOR.name)
-def test_garbage_is_refused(message: type[Message], data: bytes) -> None:
-    with pytest.raises(RefusedInput) as caught:
-        wire.deserializer(message)(data)
-    assert str(caught.value) == "a message could not be read"
-
-
-@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.DESCRIPTOR.name)
-def test_other_messages_pass_unchanged(message: type[Message]) -> None:
-    assert wire.deserializer(message)(wire.serialize(message())) == message()
-    for field in message.DESCRIPTOR.fields:
-        if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE and not field.is_repeated:
-            filled = message()
-            getattr(filled, field.name).SetInParent()
-            assert wire.deserializer(message)(wire.serialize(filled)) == filled
-
-
-@pytest.mark.parametrize(
-    "size",
-    [0, 1, LARGEST_CHUNK - 1, LARGEST_CHUNK, LARGEST_CHUNK + 1, FRAME_BYTES, 2 * LARGEST_CHUNK + 9],
-)
-def test_bulk_bytes_cross_in_frames_of_the_agreed_size(size: int) -> None:
-    data = torch.arange(size, dtype=torch.int64).to(torch.uint8).numpy()
-    frames = [wire.serialize(chunk) for chunk in wire.chunks(data.data)]
-    assert len(frames) == -(-size // LARGEST_CHUNK)
-    assert all(len(frame) <= FRAME_BYTES for frame in frames)
-    assembler = Assembler(size)
-    read = wire.deserializer(service_pb2.TrainRequest)
-    for number, frame in enumerate(frames, start=1):
-        chunk = read(frame)
-        assert isinstance(chunk, memoryview)
-        assert assembler.feed(chunk) == (number == len(frames))
-    assert bytes(assembler.view()) == data.tobytes()
-
-
-@settings(deadline=None)
-@given(st.binary(min_size=1, max_size=60), st.lists(st.integers(1, 59)))
-def test_an_assembler_takes_any_chunking(data: bytes, cuts: list[int]) -> None:
-    ends = sorted({cut for cut in cuts if cut < len(data)} | {len(data)})
-    starts = [0, *ends[:-1]]
-    assembler = Assembler(len(data))
-    done = [assembler.feed(memoryview(data)[a:b]) for a, b in zip(starts, ends, strict=True)]
-    assert done == [False] * (len(ends) - 1) + [True]
-    assert bytes(assembler.view()) == data
-
-
-@pytest.mark.parametrize("surplus", [b"", b"12345"])
-def test_an_assembler_refuses_empty_chunks_and_surplus_bytes(surplus: bytes) -> None:
-    assembler = Assembler(6)
-    assert not assembler.feed(memoryview(b"ab"))
-    with pytest.raises(RefusedInput) as caught:
-        assembler.feed(memoryview(surplus))
-    assert str(caught.value) == "a chunk is empty or exceeds the announced size"
-    assert assembler.feed(memoryview(b"cdef"))  # what was refused left no trace
-    assert bytes(assembler.view()) == b"abcdef"
-    with pytest.raises(RefusedInput):
-        assembler.feed(memoryview(b"g"))
-
-
 # Tensors.
 
 
@@ -244,9 +93,8 @@ def header(
     shape: tuple[int, ...] = (8, 3, 2, 2),
     minimum: tuple[float, ...] = (),
     maximum: tuple[float, ...] = (),
-    head: bytes = b"",
 ) -> tensor_pb2.TensorHeader:
-    announced = tensor_pb2.TensorHeader(shape=shape, minimum=minimum, maximum=maximum, head=head)
+    announced = tensor_pb2.TensorHeader(shape=shape, minimum=minimum, maximum=maximum)
     announced.dtype = dtype  # type: ignore[assignment]  # numbers that are no dtype as well
     return announced
 
@@ -256,50 +104,20 @@ def test_an_announced_tensor_arrives_whole(wire_dtype: str) -> None:
     sent = codec.encode(torch.randn(5, 3, 2, 2), wire_dtype)
     schema = TensorSchema(wire_dtype, (3, 2, 2), max_rows=5)
     for receive in (schema.admit, wire.incoming):
-        announced = wire.header_to_wire(sent)
-        announced.ClearField("head")
-        tensor = receive(announced)
+        tensor = receive(wire.header_to_wire(sent))
         middle = sent.data.nbytes // 2
-        assert not tensor.feed(sent.data[:middle])
-        assert tensor.feed(sent.data[middle:])
+        tensor.feed(sent.data[:middle])
+        assert not tensor.is_whole
+        tensor.feed(sent.data[middle:])
+        assert tensor.is_whole
         assert torch.equal(codec.decode(tensor.payload()), codec.decode(sent))
-
-
-IN_HEAD_AND_CHUNKS = {
-    **{0: (0, 0), 1: (1, 0), LARGEST_HEAD: (LARGEST_HEAD, 0), LARGEST_HEAD + 1: (0, 1)},
-    **{LARGEST_CHUNK: (0, 1), LARGEST_CHUNK + LARGEST_HEAD: (LARGEST_HEAD, 1)},
-    **{LARGEST_CHUNK + LARGEST_HEAD + 1: (0, 2), 4 << 20: (16, 4)},
-}
-
-
-@pytest.mark.parametrize("size", IN_HEAD_AND_CHUNKS)
-def test_what_full_chunks_leave_over_travels_in_the_header(size: int) -> None:
-    sent = codec.Payload("fp32", (size // 4,), torch.arange(size).to(torch.uint8).numpy().data)
-    announced = wire.header_to_wire(sent)
-    chunks = list(wire.payload_chunks(sent))
-    assert (len(announced.head), len(chunks)) == IN_HEAD_AND_CHUNKS[size]
-    assert announced.head + b"".join(chunks) == sent.data
-
-
-def test_a_tensor_is_whole_with_its_last_byte_wherever_that_travels() -> None:
-    data = bytes(range(24))
-    for head in (0, 1, 23, 24):
-        tensor = SCHEMA.admit(header(shape=(1, 3, 2, 2), head=data[:head]))
-        assert tensor.is_whole == (head == 24)
-        if head < 24:
-            assert tensor.feed(memoryview(data[head:]))
-        assert bytes(tensor.payload().data) == data
-
-
-def test_a_head_longer_than_its_tensor_is_refused() -> None:
-    with pytest.raises(RefusedInput, match="exceeds the announced size"):
-        SCHEMA.admit(header(shape=(1, 3, 2, 2), head=bytes(25)))
 
 
 def test_every_row_count_up_to_the_agreed_one_is_admitted() -> None:
     for rows in range(1, 9):
         tensor = SCHEMA.admit(header(shape=(rows, 3, 2, 2)))
-        assert tensor.feed(memoryview(bytes(rows * 24)))
+        tensor.feed(memoryview(bytes(rows * 24)))
+        assert tensor.is_whole
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 from e2e.commands import SMALL
 from hetero_common import codec, rpc, wire
+from hetero_common.frames import Frame, frames
 from hetero_common.version import PROTOCOL_VERSION
 from hetero_common.weights import Weights
 from hetero_splitee.v1 import service_pb2 as pb
@@ -66,9 +67,8 @@ def registration(**changes: Any) -> pb.RegisterRequest:
 def header(
     *shape: int,
     dtype: tensor_pb2.WireDtype.ValueType = tensor_pb2.WIRE_DTYPE_FP32,
-    head: bytes = b"",
 ) -> tensor_pb2.TensorHeader:
-    return tensor_pb2.TensorHeader(dtype=dtype, shape=shape, head=head)
+    return tensor_pb2.TensorHeader(dtype=dtype, shape=shape)
 
 
 def batch(
@@ -91,6 +91,11 @@ def activation_of(value: float) -> memoryview:
     data = codec.encode(activation, "fp32").data
     torch.frombuffer(data, dtype=torch.float32)[BATCH * 32] = value
     return data
+
+
+def framed(item: object) -> object:
+    """Bare bytes as a frame that only carries them."""
+    return Frame(None, item) if isinstance(item, memoryview) else item
 
 
 GOOD = activation_of(0)
@@ -117,28 +122,28 @@ class Intruder:
 
     def waits_for_round(self) -> None:
         """The round has begun, and with it waits for this client too."""
-        start = next(self._stream).start_round
+        start = next(self._stream).message.start_round
         assert (start.round, start.steps, start.push_state) == (0, STEPS, True)
 
     def sends(self, messages: Sequence[object]) -> Refusal:
         for message in messages:
-            self._outgoing.put(message)
+            self._outgoing.put(framed(message))
         return refusal_of(lambda: self._stream)
 
     def weights(self) -> Weights:
         """Good ones, as this client is told to start from."""
         chunks = self._call("PullState", pb.PullStateRequest())
-        return Weights.from_bytes(b"".join(c for c in chunks if isinstance(c, memoryview)))
+        return Weights.from_bytes(b"".join(frame.chunk for frame in chunks))
 
     def pushes(self, data: bytes, round_: int = 0) -> Refusal:
         head = pb.PushStateRequest(header=pb.StateHeader(round=round_, bytes=len(data)))
-        return self.refusal("PushState", [head, *wire.chunks(memoryview(data))])
+        return self.refusal("PushState", frames(head, memoryview(data)))
 
     def pulls(self) -> Refusal:
         return refusal_of(lambda: self._call("PullState", pb.PullStateRequest()))
 
-    def refusal(self, name: str, requests: Sequence[object]) -> Refusal:
-        return refusal_of(lambda: self._call(name, iter(requests)))
+    def refusal(self, name: str, requests: Iterable[object]) -> Refusal:
+        return refusal_of(lambda: self._call(name, map(framed, requests)))
 
     def leaves(self) -> None:
         self._call("Leave", pb.LeaveRequest())

@@ -23,10 +23,12 @@ from e2e.intruder import (
     Refusal,
     activation_of,
     batch,
+    framed,
     header,
     registration,
 )
 from hetero_common import rpc
+from hetero_common.frames import Frame
 from hetero_common.version import PROTOCOL_VERSION
 from hetero_common.weights import Weights
 from hetero_splitee.v1 import service_pb2 as pb
@@ -81,14 +83,19 @@ STREAM_OFFENCES: dict[str, tuple[list[object], grpc.StatusCode, str]] = {
     "more bytes than announced": (
         [batch(), GOOD[:1000], GOOD],
         INVALID,
-        "a chunk is empty or exceeds the announced size",
+        "more bytes came than were announced",
     ),
     "more bytes than announced, with the announcement": (
-        [batch(activation=header(BATCH, *SHAPE, head=bytes(9999)))],
+        [Frame(batch(), memoryview(bytes(9999)))],
         INVALID,
-        "a chunk is empty or exceeds the announced size",
+        "more bytes came than were announced",
     ),
-    "an empty chunk": ([batch(), GOOD[:0]], INVALID, "a chunk is empty or exceeds"),
+    "an empty chunk": ([batch(), GOOD[:0]], INVALID, "an announced tensor is not complete"),
+    "bytes with a report": (
+        [Frame(pb.TrainRequest(round_done=pb.RoundDone(round=0)), GOOD)],
+        INVALID,
+        "a chunk came where none was announced",
+    ),
     "bytes that were not announced": ([GOOD], INVALID, "a chunk came where none was announced"),
     "a batch within a batch": (
         [batch(), GOOD[:1000], batch(step=1)],
@@ -193,7 +200,7 @@ def calls(name: str, *requests: object, session: str | None = None) -> Offence:
     def call(channel: grpc.Channel, fingerprint: str) -> object:
         method = rpc.SERVICE.methods_by_name[name]
         metadata = None if session is None else ((rpc.SESSION_KEY, session),)
-        given = iter(requests) if method.client_streaming else requests[0]
+        given = map(framed, requests) if method.client_streaming else requests[0]
         return rpc.callable_for(channel, name)(given, metadata=metadata, timeout=SECONDS)
 
     return call

@@ -350,4 +350,6 @@ def test_a_client_whose_training_explodes_ends_the_run_with_a_sentence(
 ) -> None:
     assert main([*SMALL, "--client-lr", "1e30", "--run-dir", str(tmp_path)]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("hetero-sim: a tensor holds NaN or infinity: lower the learning rate")
+    assert last.startswith(
+        "hetero-sim: the exit's loss on this batch holds NaN or infinity: lower the"
+    )

@@ -10,6 +10,7 @@ import pytest
 
 from hetero_common.compute import Compute
 from hetero_common.errors import RefusedInput, UnknownSession
+from hetero_common.frames import Frame
 from hetero_common.plan import Plan
 from hetero_common.rpc import SESSION_KEY
 from hetero_common.version import PROTOCOL_VERSION
@@ -66,10 +67,10 @@ def test_a_refused_client_is_told_although_an_acknowledgement_comes_at_the_same_
         member = engine.members["a"]
         refuse = asyncio.Event()
 
-        async def requests() -> AsyncIterator[pb.TrainRequest]:
+        async def requests() -> AsyncIterator[Frame[pb.TrainRequest]]:
             await refuse.wait()
             asyncio.get_running_loop().call_soon(acknowledge)
-            yield pb.TrainRequest()  # an empty message is refused
+            yield Frame(pb.TrainRequest())  # an empty message is refused
 
         def acknowledge() -> None:
             member.outbox.append(Ack(0, 0))
@@ -77,7 +78,7 @@ def test_a_refused_client_is_told_although_an_acknowledgement_comes_at_the_same_
 
         answers = service.Train(requests(), context)
         first = await anext(answers)
-        assert not isinstance(first, memoryview)
+        assert isinstance(first, pb.TrainResponse)
         assert first.WhichOneof("kind") == "start_round"
         refuse.set()
         with pytest.raises(RefusedInput, match="an empty message came"):
@@ -94,9 +95,9 @@ def test_a_session_has_one_training_stream_and_ends_with_it() -> None:
         service, runner, engine = a_service()
         context = await register(service, engine)
 
-        async def silence() -> AsyncIterator[pb.TrainRequest]:
+        async def silence() -> AsyncIterator[Frame[pb.TrainRequest]]:
             await asyncio.Event().wait()
-            yield pb.TrainRequest()
+            yield Frame(pb.TrainRequest())
 
         answers = service.Train(silence(), context)
         await anext(answers)

@@ -28,8 +28,9 @@ if _version_not_supported:
 class HeteroSplitStub(object):
     """Training and inference of one network that is cut at a different layer for each client.
 
-    Every call after Register carries its session token as metadata `hetero-session`. Streamed
-    messages that hold bulk bytes are at most 1 MiB each and name their bytes field `chunk = 15`.
+    Every call after Register carries its session token as metadata `hetero-session`. Bulk bytes travel
+    in the field `chunk = 15` of streamed messages, 1 MiB at most in each: the first of them in the
+    message that announces them, the others in messages of their own.
     """
 
     def __init__(self, channel):
@@ -78,8 +79,9 @@ class HeteroSplitStub(object):
 class HeteroSplitServicer(object):
     """Training and inference of one network that is cut at a different layer for each client.
 
-    Every call after Register carries its session token as metadata `hetero-session`. Streamed
-    messages that hold bulk bytes are at most 1 MiB each and name their bytes field `chunk = 15`.
+    Every call after Register carries its session token as metadata `hetero-session`. Bulk bytes travel
+    in the field `chunk = 15` of streamed messages, 1 MiB at most in each: the first of them in the
+    message that announces them, the others in messages of their own.
     """
 
     def GetStatus(self, request, context):
@@ -182,8 +184,9 @@ def add_HeteroSplitServicer_to_server(servicer, server):
 class HeteroSplit(object):
     """Training and inference of one network that is cut at a different layer for each client.
 
-    Every call after Register carries its session token as metadata `hetero-session`. Streamed
-    messages that hold bulk bytes are at most 1 MiB each and name their bytes field `chunk = 15`.
+    Every call after Register carries its session token as metadata `hetero-session`. Bulk bytes travel
+    in the field `chunk = 15` of streamed messages, 1 MiB at most in each: the first of them in the
+    message that announces them, the others in messages of their own.
     """
 
     @staticmethod

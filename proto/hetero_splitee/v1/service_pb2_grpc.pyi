@@ -140,8 +140,9 @@ _HeteroSplitLeaveType = typing_extensions.TypeVar(
 class HeteroSplitStub(typing.Generic[_HeteroSplitGetStatusType, _HeteroSplitRegisterType, _HeteroSplitTrainType, _HeteroSplitPushStateType, _HeteroSplitPullStateType, _HeteroSplitPredictType, _HeteroSplitLeaveType]):
     """Training and inference of one network that is cut at a different layer for each client.
 
-    Every call after Register carries its session token as metadata `hetero-session`. Streamed
-    messages that hold bulk bytes are at most 1 MiB each and name their bytes field `chunk = 15`.
+    Every call after Register carries its session token as metadata `hetero-session`. Bulk bytes travel
+    in the field `chunk = 15` of streamed messages, 1 MiB at most in each: the first of them in the
+    message that announces them, the others in messages of their own.
     """
 
     @typing.overload
@@ -267,8 +268,9 @@ HeteroSplitAsyncStub: typing_extensions.TypeAlias = HeteroSplitStub[
 class HeteroSplitServicer(metaclass=abc.ABCMeta):
     """Training and inference of one network that is cut at a different layer for each client.
 
-    Every call after Register carries its session token as metadata `hetero-session`. Streamed
-    messages that hold bulk bytes are at most 1 MiB each and name their bytes field `chunk = 15`.
+    Every call after Register carries its session token as metadata `hetero-session`. Bulk bytes travel
+    in the field `chunk = 15` of streamed messages, 1 MiB at most in each: the first of them in the
+    message that announces them, the others in messages of their own.
     """
 
     @abc.abstractmethod

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ehetero_splitee/v1/tensor.proto\x12\x11hetero_splitee.v1\"z\n\x0cTensorHeader\x12+\n\x05\x64type\x18\x01 \x01(\x0e\x32\x1c.hetero_splitee.v1.WireDtype\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0f\n\x07minimum\x18\x03 \x03(\x02\x12\x0f\n\x07maximum\x18\x04 \x03(\x02\x12\x0c\n\x04head\x18\x05 \x01(\x0c*{\n\tWireDtype\x12\x1a\n\x16WIRE_DTYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0fWIRE_DTYPE_FP32\x10\x01\x12\x13\n\x0fWIRE_DTYPE_BF16\x10\x02\x12\x13\n\x0fWIRE_DTYPE_FP16\x10\x03\x12\x13\n\x0fWIRE_DTYPE_INT8\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ehetero_splitee/v1/tensor.proto\x12\x11hetero_splitee.v1\"l\n\x0cTensorHeader\x12+\n\x05\x64type\x18\x01 \x01(\x0e\x32\x1c.hetero_splitee.v1.WireDtype\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0f\n\x07minimum\x18\x03 \x03(\x02\x12\x0f\n\x07maximum\x18\x04 \x03(\x02*{\n\tWireDtype\x12\x1a\n\x16WIRE_DTYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0fWIRE_DTYPE_FP32\x10\x01\x12\x13\n\x0fWIRE_DTYPE_BF16\x10\x02\x12\x13\n\x0fWIRE_DTYPE_FP16\x10\x03\x12\x13\n\x0fWIRE_DTYPE_INT8\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hetero_splitee.v1.tensor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WIREDTYPE']._serialized_start=177
-  _globals['_WIREDTYPE']._serialized_end=300
+  _globals['_WIREDTYPE']._serialized_start=163
+  _globals['_WIREDTYPE']._serialized_end=286
   _globals['_TENSORHEADER']._serialized_start=53
-  _globals['_TENSORHEADER']._serialized_end=175
+  _globals['_TENSORHEADER']._serialized_end=161
 # @@protoc_insertion_point(module_scope)

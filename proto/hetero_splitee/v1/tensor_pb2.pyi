@@ -42,9 +42,9 @@ Global___WireDtype: typing_extensions.TypeAlias = WireDtype
 
 @typing.final
 class TensorHeader(google.protobuf.message.Message):
-    """Announces a tensor of prod(shape) * bytes(dtype) bytes, little-endian and row-major. What `head`
-    does not hold of them follows as `chunk` messages of the same stream, in order. No other message
-    may come in between.
+    """Announces a tensor: prod(shape) * bytes(dtype) bytes, little-endian and row-major, in the field
+    `chunk` of this message and of those that follow it on the stream. No other message may come in
+    between.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -53,10 +53,7 @@ class TensorHeader(google.protobuf.message.Message):
     SHAPE_FIELD_NUMBER: builtins.int
     MINIMUM_FIELD_NUMBER: builtins.int
     MAXIMUM_FIELD_NUMBER: builtins.int
-    HEAD_FIELD_NUMBER: builtins.int
     dtype: Global___WireDtype.ValueType
-    head: builtins.bytes
-    """The first bytes, 64 KiB at most: a small tensor whole, or what is left over of full chunks."""
     @property
     def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     @property
@@ -74,8 +71,7 @@ class TensorHeader(google.protobuf.message.Message):
         shape: collections.abc.Iterable[builtins.int] | None = ...,
         minimum: collections.abc.Iterable[builtins.float] | None = ...,
         maximum: collections.abc.Iterable[builtins.float] | None = ...,
-        head: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dtype", b"dtype", "head", b"head", "maximum", b"maximum", "minimum", b"minimum", "shape", b"shape"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dtype", b"dtype", "maximum", b"maximum", "minimum", b"minimum", "shape", b"shape"]) -> None: ...
 
 Global___TensorHeader: typing_extensions.TypeAlias = TensorHeader
