@@ -102,7 +102,7 @@ class SimulatedClient:
             yield self._engine.predict(arrived, member.cut_layer, member.client_id)
 
     def _pull(self) -> None:
-        self.trainer.model.load(self._engine.weights_for(self.member.cut_layer))
+        self.trainer.model.load(self._engine.shared.for_cut(self.member.cut_layer))
 
     def _has_credit(self) -> bool:
         return self.member.received - self.member.applied < self._engine.credits

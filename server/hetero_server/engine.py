@@ -35,14 +35,15 @@ from hetero_common.control import (
 from hetero_common.errors import HeteroError, NotTraining, RefusedInput
 from hetero_common.plan import Plan
 from hetero_common.weights import Weights
-from hetero_server.boundary import BoundaryResult, Contribution
+from hetero_server.boundary import BoundaryResult
 from hetero_server.initial import InitialModel
 from hetero_server.intake import acknowledge_again, is_late, require_batch, require_next
 from hetero_server.members import Ack, Batch, Member, MemberState
 from hetero_server.orders import Order
 from hetero_server.performer import Performer
-from hetero_server.roster import Observer, Roster, missed_directive
+from hetero_server.roster import Observer, Roster, contributions, missed_directive
 from hetero_server.saving import Saving, restore, save_work
+from hetero_server.shared import SharedWeights
 from hetero_server.strategies import Strategy
 from hetero_server.work import (
     BoundaryWork,
@@ -98,7 +99,7 @@ class Engine:
     ) -> None:
         self.plan = plan
         self.initial = initial
-        self.shared = Weights(dict(initial.weights.layers), dict(initial.weights.exits))
+        self.shared = SharedWeights(dict(initial.weights.layers), dict(initial.weights.exits))
         """What clients start from, and pull after aggregations."""
         self.strategy = strategy
         self.credits = credits
@@ -294,25 +295,6 @@ class Engine:
         """Class probabilities (B, classes); runs in the compute thread."""
         return self.strategy.predict(activation, cut_layer, client_id)
 
-    def weights_for(self, cut_layer: int) -> Weights:
-        """What a client with this cut layer pulls: layers 1..cut_layer and the exit after it."""
-        layers = {k: state for k, state in self.shared.layers.items() if k <= cut_layer}
-        return Weights(layers, {cut_layer: self.shared.exits[cut_layer]})
-
-    def state_bytes(self, cut_layer: int) -> int:
-        """Size of the tensors that a client with this cut layer pushes."""
-        return self.weights_for(cut_layer).nbytes
-
-    def read_state(self, cut_layer: int, data: bytes) -> Weights:
-        """The weights that a client pushed; runs in the compute thread.
-
-        Raises:
-            RefusedInput: They do not match the agreed schema, or are not finite.
-        """
-        weights = Weights.from_bytes(data)
-        weights.require_like(self.weights_for(cut_layer))
-        return weights
-
     @property
     def is_over(self) -> bool:
         """Whether the last round is done and every client has taken its leave."""
@@ -380,18 +362,8 @@ class Engine:
             self._start_round()  # again, with whoever is there or waits for one
         elif all(member.is_done for member in awaited):
             self.phase = Phase.CLOSING
-            self._errands.append(BoundaryWork(self.round, self._contributions(participants)))
-
-    def _contributions(self, participants: list[Member]) -> list[Contribution]:
-        return [
-            Contribution(
-                member.client_id,
-                member.cut_layer,
-                1.0 if self._uniform_weights else float(member.pending_samples),
-                member.pushed,
-            )
-            for member in participants
-        ]
+            given = contributions(participants, self._uniform_weights)
+            self._errands.append(BoundaryWork(self.round, given))
 
     def _book_step(self, member: Member, batch: Batch, outcome: StepOutcome) -> None:
         if not member.in_round or member.start is None or member.start.round != batch.round:
@@ -408,8 +380,7 @@ class Engine:
         for member in participants:
             self._observe("round", round=self.round, **member.round_record())
         if result.shared is not None:
-            self.shared.layers |= result.shared.layers
-            self.shared.exits |= result.shared.exits
+            self.shared.take(result.shared)
             for member in self.members.values():
                 member.needs_pull = True
         self.model = result.model

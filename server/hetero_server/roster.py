@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from hetero_common.control import Evaluate, StartRound
 from hetero_common.errors import HeteroError, RefusedInput, Superseded
 from hetero_common.plan import Plan
+from hetero_server.boundary import Contribution
 from hetero_server.initial import InitialModel
 from hetero_server.members import GONE, Member, MemberState
 from hetero_server.work import JoinWork, LeaveWork
@@ -172,3 +173,16 @@ def missed_directive(
         return None
     pull = member.start.pull_state or averaged
     return dataclasses.replace(member.start, pull_state=pull, first_step=member.received)
+
+
+def contributions(participants: Sequence[Member], uniform: bool) -> list[Contribution]:
+    """What each one gives to the averages: by what was applied of it, or the same as any other."""
+    return [
+        Contribution(
+            member.client_id,
+            member.cut_layer,
+            1.0 if uniform else float(member.pending_samples),
+            member.pushed,
+        )
+        for member in participants
+    ]

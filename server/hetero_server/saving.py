@@ -22,6 +22,7 @@ from hetero_common.plan import Plan
 from hetero_common.rundir import PLAN_FILE
 from hetero_common.weights import Weights
 from hetero_server.members import KEPT_FIELDS, Member, MemberState
+from hetero_server.shared import SharedWeights
 from hetero_server.strategies import Strategy
 from hetero_server.work import Saved, SaveWork
 
@@ -111,7 +112,7 @@ def require_resumable(run: Path, plan: Plan) -> str:
 class Restored:
     """A run as a checkpoint holds it, without the strategy's part."""
 
-    shared: Weights
+    shared: SharedWeights
     model: Weights | None
     members: list[Member]
 
@@ -126,8 +127,9 @@ def restore(checkpoint: Checkpoint, strategy: Strategy) -> Restored:
         strategy.add(member.client_id, member.cut_layer)
     strategy.restore(within("strategy", checkpoint.tensors))
     model = within("model", checkpoint.tensors)
+    shared = Weights.from_flat(within("shared", checkpoint.tensors))
     return Restored(
-        Weights.from_flat(within("shared", checkpoint.tensors)),
+        SharedWeights(shared.layers, shared.exits),
         Weights.from_flat(model) if model else None,
         members,
     )

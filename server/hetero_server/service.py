@@ -31,6 +31,7 @@ from hetero_server.pulse import Pulse
 from hetero_server.runner import Runner
 from hetero_splitee.v1 import service_pb2 as pb
 
+_NO_SESSION = "this session has ended or was never opened: register again"
 _STATE_SLACK = 1 << 20
 """Bytes that a safetensors header may add to the tensors of a pushed state."""
 
@@ -138,14 +139,14 @@ class HeteroSplitService:
         header = first.message.header if first and first.message else pb.StateHeader()
         if first is None or not header.bytes:
             raise RefusedInput("a pushed state begins with its header")
-        limit = self._engine.state_bytes(member.cut_layer) + _STATE_SLACK
+        limit = self._engine.shared.for_cut(member.cut_layer).nbytes + _STATE_SLACK
         if header.bytes > limit:
             raise LimitExceeded(f"a pushed state has at most {limit} bytes at this cut layer")
         assembler = Assembler(header.bytes)
         await _collect(assembler, first, requests, "a pushed state")
         data = bytes(assembler.view())
         weights = await self._runner.compute.run(
-            partial(self._engine.read_state, member.cut_layer, data)
+            partial(self._engine.shared.read_pushed, member.cut_layer, data)
         )
         self._engine.push(member.client_id, header.round, weights)
         return pb.PushStateResponse()
@@ -154,7 +155,7 @@ class HeteroSplitService:
         self, request: pb.PullStateRequest, context: Context
     ) -> AsyncIterator[Frame[pb.PullStateResponse]]:
         """Give a client the weights to continue with."""
-        weights = self._engine.weights_for(self._member(context).cut_layer)
+        weights = self._engine.shared.for_cut(self._member(context).cut_layer)
         data = memoryview(await self._runner.compute.run(weights.to_bytes))
         header = pb.StateHeader(round=self._engine.round, bytes=data.nbytes)
         for frame in frames(pb.PullStateResponse(header=header), data):
@@ -190,6 +191,7 @@ class HeteroSplitService:
     async def _take(self, member: Member, requests: AsyncIterator[Frame[pb.TrainRequest]]) -> None:
         schema = self._schema(member.cut_layer, self._engine.plan.batch_size)
         async for request in requests:
+            _require_current(member)
             message = request.message or pb.TrainRequest()
             kind = message.WhichOneof("kind")
             if request.chunk is not None and kind != "batch":
@@ -222,6 +224,7 @@ class HeteroSplitService:
         labels = list(batch.labels)
         self._engine.admit(member.client_id, batch.round, batch.step, labels, rows)
         payload = await _receive(tensor, first, requests)
+        _require_current(member)
         self._engine.submit(member.client_id, Batch(batch.round, batch.step, payload, labels))
 
     def _predict(self, payload: Payload, cut_layer: int, client_id: str | None) -> Tensor:
@@ -229,8 +232,9 @@ class HeteroSplitService:
 
     def _member(self, context: Context) -> Member:
         member = self._sessions.get(_session(context))
-        if member is None or member.state in GONE:
-            raise UnknownSession("this session has ended or was never opened: register again")
+        if member is None:
+            raise UnknownSession(_NO_SESSION)
+        _require_current(member)
         return member
 
     def _drop(self, member: Member, state: MemberState) -> None:
@@ -247,6 +251,12 @@ class HeteroSplitService:
     def _schema(self, cut_layer: int, rows: int) -> TensorSchema:
         shape = self._engine.initial.shapes[cut_layer - 1]
         return TensorSchema(self._engine.plan.wire, shape, rows)
+
+
+def _require_current(member: Member) -> None:
+    """Nothing that an ended session still sends is taken for what its successor says."""
+    if member.state in GONE:
+        raise UnknownSession(_NO_SESSION)
 
 
 async def _receive(

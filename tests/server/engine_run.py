@@ -130,7 +130,7 @@ class Run:
             self.engine.submit(client_id, a_batch(self.engine.round, step, value))
 
     def push(self, client_id: str) -> None:
-        weights = self.engine.weights_for(self.member(client_id).cut_layer)
+        weights = self.engine.shared.for_cut(self.member(client_id).cut_layer)
         self.engine.push(client_id, self.engine.round, weights)
 
     def done(self, *client_ids: str) -> None:

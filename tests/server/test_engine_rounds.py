@@ -75,7 +75,7 @@ def test_pulled_weights_are_the_average_of_what_was_pushed() -> None:
         for step in range(2):
             run.engine.submit(client_id, a_batch(0, step, rows=rows))
         run.work()
-        pushed = run.engine.weights_for(run.member(client_id).cut_layer)
+        pushed = run.engine.shared.for_cut(run.member(client_id).cut_layer)
         moved = {
             number: {name: value + shift for name, value in state.items()}
             for number, state in pushed.layers.items()
@@ -84,7 +84,7 @@ def test_pulled_weights_are_the_average_of_what_was_pushed() -> None:
         run.engine.round_done(client_id, RoundDone(0, 0.0, 0.0))
     run.work()
     start = initial_model().weights.layers
-    pulled = run.engine.weights_for(3).layers
+    pulled = run.engine.shared.for_cut(3).layers
     for number, shift in ((1, (4 * 1.0 + 12 * 4.0) / 16), (2, 4.0), (3, 0.0)):
         weight = start[number]["conv.weight"]
         torch.testing.assert_close(pulled[number]["conv.weight"], weight + shift)
@@ -92,13 +92,13 @@ def test_pulled_weights_are_the_average_of_what_was_pushed() -> None:
 
 def test_a_client_pulls_and_pushes_its_own_layers_and_exit_only() -> None:
     engine = Run().engine
-    weights = engine.weights_for(3)
+    weights = engine.shared.for_cut(3)
     assert (list(weights.layers), list(weights.exits)) == ([1, 2, 3], [3])
-    assert engine.state_bytes(3) == weights.nbytes
-    read = engine.read_state(3, weights.to_bytes())
+    assert engine.shared.for_cut(3).nbytes == weights.nbytes
+    read = engine.shared.read_pushed(3, weights.to_bytes())
     assert (list(read.layers), list(read.exits)) == ([1, 2, 3], [3])
     with pytest.raises(RefusedInput):
-        engine.read_state(2, weights.to_bytes())
+        engine.shared.read_pushed(2, weights.to_bytes())
 
 
 @pytest.mark.parametrize(("uniform", "weights"), [(False, [4.0, 12.0]), (True, [1.0, 1.0])])
