@@ -344,7 +344,7 @@ class Engine:
                     member.steps,
                     member.needs_pull,
                     push,
-                    keep_from=self._saving.keep_from if self._saving else self.round,
+                    keep_from=self._saving.keep_from if self._saving else 0,
                 )
             )
             self._tell(member, MemberState.TRAINING, member.start)
