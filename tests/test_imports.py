@@ -33,6 +33,8 @@ KNOW_THE_WIRE = {
     "hetero_common.rpc",
     "hetero_server.front",
     "hetero_server.service",
+    "hetero_client.calls",
+    "hetero_client.stream",
     "hetero_client.transport",
 }
 KNOW_TORCHVISION = {"hetero_client.data.torchvision_shim"}

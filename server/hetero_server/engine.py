@@ -283,7 +283,8 @@ class Engine:
         """Book what `perform` returned."""
         match work, outcome:
             case StepWork(member, _), HeteroError() as error:
-                self.detach(member.client_id, MemberState.EVICTED, error)
+                self.roster.dismiss(member.current, MemberState.EVICTED, error, self.round)
+                self._advance()
             case StepWork(member, batch), StepOutcome() as result:
                 self._book_step(member.current, batch, result)
             case BoundaryWork(), BoundaryResult() as result:

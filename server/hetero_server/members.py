@@ -73,6 +73,7 @@ class Member:
         released: ... but does not wait for it any longer.
         housed: The strategy holds server layers for it.
         completed: The last round that it has done, or the one before its first; None before that.
+        first_round: The first one that it was told to train.
         base: The round whose end it goes on from; None if it starts anew.
         start: What it was told to train last.
         asked: What it was told to evaluate last.
@@ -96,6 +97,7 @@ class Member:
     released: bool = False
     housed: bool = False
     completed: int | None = None
+    first_round: int | None = None
     base: int | None = None
     start: StartRound | None = None
     asked: Evaluate | None = None
@@ -136,6 +138,8 @@ class Member:
         self._heir = dataclasses.replace(
             self, state=MemberState.REGISTERED, attached=False, outbox=deque()
         )
+        self.queue, self.arrivals, self.applied_steps = deque(), deque(), []  # the heir's by now
+        self.received = 0
         return self._heir
 
     @property
@@ -165,7 +169,7 @@ class Member:
         """Count on it in a new round, and forget the last one's progress."""
         self.in_round, self.released, self.start = True, False, start
         if self.completed is None:
-            self.completed = start.round - 1
+            self.first_round, self.completed = start.round, start.round - 1
         self.received = self.round_samples = self.correct = 0
         self.applied_steps = []
         self.loss_sum = 0.0

@@ -150,9 +150,9 @@ def _can_go_on(
         return False
     if (known.cut_layer, known.shard_size) != (cut_layer, shard_size):
         return False
-    # One that was told to start anew and has sent nothing can do so again.
-    untouched = known.in_round and known.base is None and known.received == 0
-    return known.completed in held or (untouched and known.completed == round_ - 1)
+    # Before the first step of its first round there is nothing yet that it could have lost.
+    untouched = known.is_awaited and known.first_round == round_ and known.received == 0
+    return known.completed in held or untouched
 
 
 def missed_directive(

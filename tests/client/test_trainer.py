@@ -167,6 +167,11 @@ class HostileStrategy:
     def predict(self, activation: Tensor, cut_layer: int, client_id: str | None) -> Tensor:
         return torch.full((len(activation), 10), 0.1)
 
+    def checkpoint(self) -> Mapping[str, Tensor]:
+        return {}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None: ...
+
     def layers(self) -> LayerStates:
         return self._initial.weights.layers
 
@@ -339,6 +344,7 @@ def test_a_report_holds_the_means_of_its_own_round() -> None:
             losses.append(loss.item())
             right += int((logits.argmax(dim=1) == labels).sum())
         report = trainer.round_done(round_)
+        trainer.begin_round()
         assert report.round == round_
         assert report.exit_loss == pytest.approx(sum(losses) / 4, rel=1e-12)
         assert report.exit_accuracy == right / 24

@@ -17,6 +17,7 @@ from hetero_common.errors import (
     ServerFault,
     ServerUnreachable,
     StepGap,
+    Superseded,
     VersionMismatch,
 )
 
@@ -36,6 +37,7 @@ WITH_A_SENTENCE_OF_THEIR_OWN: list[tuple[HeteroError, str]] = [
         NonFinite("a tensor"),
         "a tensor holds NaN or infinity: lower the learning rate or check the input data",
     ),
+    (Superseded("a"), "a newer process registered as a: this one can stop"),
     (StepGap(2, 5, 3), "step 5 of round 2 leaves a gap: step 3 is expected next"),
     (
         VersionMismatch(client=1, server=2),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -70,16 +71,21 @@ def test_a_file_is_written_whole_and_nothing_else_is_left(
 def test_new_bytes_are_on_disk_before_they_take_the_old_ones_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[int, bytes]] = []
+    seen: list[tuple[bool, int, bytes]] = []
 
     def fsync(descriptor: int) -> None:
-        seen.append((os.fstat(descriptor).st_size, (tmp_path / "file").read_bytes()))
+        synced = os.fstat(descriptor)
+        is_folder = stat.S_ISDIR(synced.st_mode)
+        size = 0 if is_folder else synced.st_size
+        seen.append((is_folder, size, (tmp_path / "file").read_bytes()))
 
     with RunDir(tmp_path) as run_dir:
         run_dir.write("file", b"old")
         monkeypatch.setattr(os, "fsync", fsync)
         run_dir.write("file", b"longer and new")
-    assert seen == [(len(b"longer and new"), b"old")]
+    # The bytes, then the name: only after both has a power cut nothing to take.
+    new = b"longer and new"
+    assert seen == [(False, len(new), b"old"), (True, 0, new)]
     assert (tmp_path / "file").read_bytes() == b"longer and new"
 
 

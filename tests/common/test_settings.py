@@ -241,14 +241,14 @@ def test_variables_of_other_commands_are_ignored(
 )
 def test_a_file_that_holds_no_settings(content: str | bytes, reason: str) -> None:
     file = config(content)
-    assert refusal("--config", file).startswith(f"--config {file} {reason}")
+    assert refusal("--config", file).startswith(f"settings file {file} {reason}")
 
 
 @pytest.mark.parametrize(
     ("file", "reason"), [("missing.yaml", "No such file or directory"), (".", "Is a directory")]
 )
 def test_a_file_that_can_not_be_read(file: str, reason: str) -> None:
-    assert refusal("--config", file) == f"--config {file} can not be read: {reason}"
+    assert refusal("--config", file) == f"settings file {file} can not be read: {reason}"
 
 
 def test_yaml_builds_no_objects() -> None:

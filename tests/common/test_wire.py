@@ -32,11 +32,13 @@ PYTHON_TYPES = {
     FieldDescriptor.CPPTYPE_STRING: str,
     FieldDescriptor.CPPTYPE_BOOL: bool,
     FieldDescriptor.CPPTYPE_UINT32: int,
+    FieldDescriptor.CPPTYPE_INT32: int,
     FieldDescriptor.CPPTYPE_UINT64: int,
     FieldDescriptor.CPPTYPE_DOUBLE: float,
 }
 
 uint32 = st.integers(0, 2**32 - 1)
+int32 = st.integers(-(2**31), 2**31 - 1)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 rates = st.floats(1e-9, 1e9)
 
@@ -69,7 +71,7 @@ plans = st.builds(
     seed=st.integers(0, 2**63 - 1),
 )
 records = st.one_of(
-    st.builds(StartRound, uint32, uint32, st.booleans(), st.booleans()),
+    st.builds(StartRound, uint32, uint32, st.booleans(), st.booleans(), uint32, int32),
     st.builds(Evaluate, uint32, st.booleans(), st.booleans()),
     st.builds(Finish, st.text()),
     st.builds(RoundDone, uint32, finite, finite),

@@ -18,6 +18,7 @@ from hetero_server.engine import Engine, Phase
 from hetero_server.initial import InitialModel
 from hetero_server.members import Batch, Member
 from hetero_server.orders import Order, arrival
+from hetero_server.saving import Saving
 from hetero_server.suffix import StepResult
 from hetero_server.work import Work
 
@@ -69,6 +70,12 @@ class FakeStrategy:
     def predict(self, activation: Tensor, cut_layer: int, client_id: str | None) -> Tensor:
         return torch.full((len(activation), PLAN.classes), 1 / PLAN.classes)
 
+    def checkpoint(self) -> Mapping[str, Tensor]:
+        return {}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        assert not tensors
+
     def layers(self) -> LayerStates:
         return initial_model().weights.layers
 
@@ -94,6 +101,7 @@ class Run:
         credits: int = 4,
         order: Order = arrival,
         uniform_weights: bool = False,
+        saving: Saving | None = None,
         **changes: object,
     ) -> None:
         self.plan = PLAN.model_copy(update=changes)
@@ -108,6 +116,7 @@ class Run:
             credits=credits,
             uniform_weights=uniform_weights,
             observe=lambda event, **fields: self.events.append((event, fields)),
+            saving=saving,
         )
 
     def join(self, client_id: str, cut_layer: int = 1, shard_size: int = 64) -> Member:
@@ -150,10 +159,14 @@ class Run:
     def train(self, *client_ids: str) -> None:
         """The current round of these clients, without its boundary."""
         for client_id in client_ids:
-            for step in range(self.member(client_id).steps):
-                self.send(client_id, step)
-                self.work()
-        self.done(*client_ids)
+            self.train_from(client_id, 0)
+
+    def train_from(self, client_id: str, first_step: int) -> None:
+        """The rest of a client's round."""
+        for step in range(first_step, self.member(client_id).steps):
+            self.send(client_id, step)
+            self.work()
+        self.done(client_id)
 
     def round(self, *client_ids: str) -> None:
         """The current round of these clients with its boundary, evaluation included."""

@@ -48,6 +48,12 @@ class FakeStrategy:
     def layers(self) -> LayerStates:
         return states(self.kept)
 
+    def checkpoint(self) -> Mapping[str, Tensor]:
+        raise AssertionError("not at a boundary")
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        raise AssertionError("not at a boundary")
+
     def add(self, client_id: str, cut_layer: int) -> None:
         raise AssertionError("not at a boundary")
 

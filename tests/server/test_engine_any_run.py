@@ -38,6 +38,9 @@ class Session:
         start: What started that round, until its end is reported.
         asked: The evaluation it owes.
         dismissed: It was told that the run is over, or that it is to go, or has left.
+        lost: Its connection has broken; another process of it may come back.
+        is_heir: It goes on from where another process of it was.
+        completed: The last round whose end it has kept; -2: none yet.
         may_be_sent_away: A newer process has its id, or it has sent a bad batch.
     """
 
@@ -51,6 +54,9 @@ class Session:
     asked: Evaluate | None = None
     dismissed: bool = False
     may_be_sent_away: bool = False
+    lost: bool = False
+    completed: int = -2
+    is_heir: bool = False
 
     @property
     def client_id(self) -> str:
@@ -71,13 +77,15 @@ class Session:
                     self.acked_of_round += 1
                 case StartRound():
                     assert (self.start, self.asked) == (None, None)
-                    assert told.round > self.round
+                    assert told.round > self.round or self.is_heir
                     self.start, self.round = told, told.round
-                    self.step = self.acked_of_round = 0
+                    # Of what had arrived before a break, some acknowledgements are gone with it.
+                    self.step, self.acked_of_round = told.first_step, self.member.applied
+                    self.completed = max(self.completed, told.round - 1)
                 case Evaluate():
                     assert (self.start, self.asked) == (None, None)
-                    assert told.round == self.round
-                    self.asked = told
+                    assert told.round == self.round or self.is_heir
+                    self.asked, self.round = told, told.round
                 case Finish():
                     assert (self.start, self.asked) == (None, None)
                     self.dismissed = True
@@ -151,6 +159,15 @@ class AnyRun(RuleBasedStateMachine):
 
     def unfinished(self) -> list[Session]:
         return [session for session in self.training() if session.step < session.member.steps]
+
+    def absent(self) -> list[Member]:
+        """Who is waited for, and has no stream at present."""
+        return [member for member in self.engine.roster.awaited() if not member.attached]
+
+    def unapplied(self) -> bool:
+        """Whether batches of clients that have reported their round's end are still queued."""
+        awaited = self.engine.roster.awaited()
+        return any(member.report and member.applied < member.steps for member in awaited)
 
     def has_credit(self, session: Session) -> bool:
         return session.step - session.acked_of_round < self.engine.credits
@@ -227,11 +244,11 @@ class AnyRun(RuleBasedStateMachine):
         if session.start.push_state:
             self.run.push(session.client_id)
         report = RoundDone(session.round, 0.0, 0.0)
-        if session.acked_of_round < session.member.steps:
+        if session.step < session.member.steps:
             with pytest.raises(RefusedInput):
                 self.engine.round_done(session.client_id, report)
         else:
-            session.start = None
+            session.start, session.completed = None, session.round
             self.engine.round_done(session.client_id, report)
 
     @precondition(lambda self: self.evaluating())
@@ -242,11 +259,52 @@ class AnyRun(RuleBasedStateMachine):
         self.engine.evaluated(session.client_id, an_evaluation(session.round))
 
     @precondition(lambda self: self.registered())
-    @rule(pick=st.integers(0, 9), state=st.sampled_from([MemberState.LEFT, MemberState.STALE]))
-    def leave(self, pick: int, state: MemberState) -> None:
+    @rule(pick=st.integers(0, 9))
+    def leave(self, pick: int) -> None:
         session = choose(self.registered(), pick)
         session.dismissed = True
-        self.engine.detach(session.client_id, state)
+        self.engine.detach(session.client_id, MemberState.LEFT)
+
+    @precondition(lambda self: self.attached())
+    @rule(pick=st.integers(0, 9))
+    def vanish(self, pick: int) -> None:
+        session = choose(self.attached(), pick)
+        session.dismissed = session.lost = True
+        self.engine.detach(session.client_id, MemberState.STALE)
+
+    def missing(self) -> list[Session]:
+        """Who has vanished, and is not replaced by another process yet."""
+        return [
+            session
+            for session in self.sessions
+            if session.lost and self.engine.members[session.client_id] is session.member
+        ]
+
+    @precondition(lambda self: self.missing())
+    @rule(pick=st.integers(0, 9), keeps_its_state=st.booleans())
+    def return_(self, pick: int, keeps_its_state: bool = True) -> None:
+        lost = choose(self.missing(), pick)
+        held = (lost.completed,) if keeps_its_state else ()
+        if self.engine.phase is Phase.FINISHED and lost.member.state is not MemberState.STALE:
+            return
+        cut_layer = lost.member.cut_layer
+        member = self.engine.register(lost.client_id, cut_layer, 64, held)
+        session = Session(member)
+        if lost.member.current is member:
+            session.is_heir, session.round, session.completed = True, lost.round, lost.completed
+            session.sent, lost.sent, lost.acked = lost.sent, [], 0
+            session.may_be_sent_away = lost.may_be_sent_away
+        self.sessions.append(session)
+        self.engine.attach(lost.client_id)
+
+    def waited_for(self) -> list[Session]:
+        return [session for session in self.missing() if session.member.is_awaited]
+
+    @precondition(lambda self: self.waited_for())
+    @rule(pick=st.integers(0, 9))
+    def release(self, pick: int) -> None:
+        if len(self.engine.roster.awaited()) > 1 or self.engine.phase is Phase.EVALUATING:
+            self.engine.release(choose(self.waited_for(), pick).client_id, "it is gone")
 
     # What the compute thread does; everything else may happen meanwhile.
 
@@ -288,6 +346,8 @@ class AnyRun(RuleBasedStateMachine):
         for session in self.sessions:
             own = [value for value in applied if value in session.sent]
             assert own == session.sent[: len(own)]
+            if session.is_heir:
+                continue  # acknowledgements were lost with its old connection
             assert session.acked <= len(own)
             if self.in_flight is None and session.member.state not in GONE:
                 assert session.acked == len(own)
@@ -298,7 +358,8 @@ class AnyRun(RuleBasedStateMachine):
             member = session.member
             assert len(member.queue) == len(member.arrivals)
             assert len(member.queue) <= member.received - member.applied <= self.engine.credits
-            assert not (member.state in GONE and member.queue)
+            is_over = member.state in (MemberState.LEFT, MemberState.EVICTED)
+            assert not (is_over and member.current is member and member.queue)
 
     @invariant()
     def rounds_advance_one_by_one_when_all_are_done(self) -> None:
@@ -322,9 +383,9 @@ class AnyRun(RuleBasedStateMachine):
         if phase is Phase.WAITING:
             assert len(self.attached()) < (1 if self.has_started else self.clients)
         elif phase is Phase.TRAINING:
-            assert self.training()
+            assert self.training() or self.absent() or self.unapplied()
         elif phase is Phase.EVALUATING:
-            assert self.evaluating()
+            assert self.evaluating() or self.absent()
         elif phase is Phase.FINISHED:
             assert all(session.dismissed for session in self.attached())
 
@@ -357,12 +418,17 @@ class AnyRun(RuleBasedStateMachine):
             return self.perform_work()
         if self.engine.phase is Phase.WAITING:
             return self.join()
+        for session in self.unattached():
+            if session.member.is_awaited:
+                return self.engine.attach(session.client_id)
+        if self.waited_for():
+            return self.return_(self.missing().index(self.waited_for()[0]))
         if self.evaluating():
             return self.evaluate(0)
         sending = [session for session in self.unfinished() if self.has_credit(session)]
         if sending:
             return self.send(self.unfinished().index(sending[0]), is_bad=False)
-        done = [s for s in self.training() if s.acked_of_round == s.member.steps]
+        done = [s for s in self.training() if s.step == s.member.steps]
         return self.finish_round(self.training().index(done[0]))
 
 

@@ -11,7 +11,7 @@ from hetero_common.errors import (
     HeteroError,
     NonFinite,
     RefusedInput,
-    UnknownSession,
+    Superseded,
 )
 from hetero_server.engine import Phase
 from hetero_server.members import GONE, MemberState
@@ -67,7 +67,7 @@ def test_who_leaves_while_weights_are_averaged_does_not_stop_the_run() -> None:
     run.train("a", "b")
     boundary = run.engine.work()
     assert isinstance(boundary, BoundaryWork)
-    run.engine.detach("b", MemberState.STALE)
+    run.engine.detach("b", MemberState.LEFT)
     run.engine.settle(boundary, run.engine.perform(boundary))
     assert (run.phase(), run.engine.round) == (Phase.TRAINING, 1)
     assert not any(isinstance(told, StartRound) and told.round == 1 for told in run.heard("b"))
@@ -79,7 +79,7 @@ def test_a_round_that_everybody_left_is_repeated_by_who_comes_next() -> None:
     run.join("b")
     run.round("a", "b")
     for client_id in "ab":
-        run.engine.detach(client_id, MemberState.STALE)
+        run.engine.detach(client_id, MemberState.LEFT)
     assert (run.phase(), run.engine.round) == (Phase.WAITING, 1)
     run.join("c")  # one is enough to go on
     assert run.heard("c") == [StartRound(1, 2, pull_state=True, push_state=True)]
@@ -91,7 +91,7 @@ def test_a_late_joiner_goes_on_alone_when_everybody_else_leaves() -> None:
     run = Run()
     run.join("a")
     run.join("late")
-    run.engine.detach("a", MemberState.STALE)
+    run.engine.detach("a", MemberState.LEFT)
     assert run.phase() is Phase.TRAINING
     assert run.heard("late") == [StartRound(0, 2, pull_state=True, push_state=True)]
 
@@ -104,7 +104,7 @@ def test_the_newest_registration_of_an_id_wins() -> None:
     drain(old)
     new = run.join("a", cut_layer=3)
     (error,) = drain(old)
-    assert isinstance(error, UnknownSession)
+    assert isinstance(error, Superseded)
     assert str(error) == "a newer process registered as a: this one can stop"
     assert old.state is MemberState.EVICTED
     assert not old.queue

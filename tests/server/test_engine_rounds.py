@@ -14,21 +14,24 @@ from hetero_common.plan import StepAt
 from hetero_common.weights import Weights
 from hetero_server.engine import Phase
 from hetero_server.members import MemberState
-from hetero_server.work import BoundaryWork, JoinWork
+from hetero_server.work import BoundaryWork, JoinWork, StepWork
 from server.engine_run import PLAN, Run, a_batch, an_evaluation, initial_model
 
 # The end of a round.
 
 
-def test_a_round_is_not_done_before_its_last_step_is_applied() -> None:
+def test_a_round_is_not_done_before_its_last_step_has_arrived_and_is_applied() -> None:
     run = Run()
     run.join("a")
-    run.send("a", 0, 1)
+    run.send("a", 0)
     run.push("a")
-    with pytest.raises(RefusedInput, match="step 0 of round 0 is still missing"):
+    with pytest.raises(RefusedInput, match="step 1 of round 0 is still missing"):
         run.engine.round_done("a", RoundDone(0, 0.0, 0.0))
-    run.work()
+    run.send("a", 1)
     run.engine.round_done("a", RoundDone(0, 0.0, 0.0))
+    assert run.phase() is Phase.TRAINING
+    assert [type(work) for work in run.work()] == [JoinWork, StepWork, StepWork, BoundaryWork]
+    assert run.engine.round == 1
 
 
 def test_a_round_is_not_done_without_the_weights_that_were_asked_for() -> None:
@@ -166,7 +169,7 @@ def test_who_leaves_during_an_evaluation_is_not_waited_for() -> None:
     run.train("a", "b")
     run.work()
     run.engine.evaluated("a", an_evaluation(0))
-    run.engine.detach("b", MemberState.STALE)
+    run.engine.detach("b", MemberState.LEFT)
     assert run.engine.round == 1
 
 
@@ -175,7 +178,7 @@ def test_a_run_goes_on_when_everybody_leaves_during_an_evaluation() -> None:
     run.join("a")
     run.train("a")
     run.work()
-    run.engine.detach("a", MemberState.STALE)
+    run.engine.detach("a", MemberState.LEFT)
     assert (run.phase(), run.engine.round) == (Phase.WAITING, 1)
     run.join("a")
     assert run.heard("a") == [StartRound(1, 2, pull_state=True, push_state=True)]
@@ -266,6 +269,8 @@ def test_a_run_records_what_happened() -> None:
         "client": "a",
         "cut_layer": 2,
         "samples": 4,
+        "steps": 2,
+        "applied": "0-1",
         "server_loss": 0.5,
         "server_train_accuracy": 0.5,
         "exit_loss": 0.25,

@@ -34,14 +34,14 @@ def arrive(held: Member, place: int) -> None:
 def apply(held: Member) -> tuple[str, int]:
     held.queue.popleft()
     held.arrivals.popleft()
-    held.applied += 1
+    held.applied_steps.append(held.applied)
     return held.client_id, held.applied - 1
 
 
 def drain(order: Order, members: Sequence[Member], seed: int = 0, round_: int = 0) -> Schedule:
-    """Apply whatever the order lets through."""
+    """Apply whatever the order lets through, of what has arrived."""
     applied = []
-    while (turn := order(members, seed, round_)) is not None:
+    while (turn := order(members, seed, round_)) is not None and turn.queue:
         applied.append(apply(turn))
     return applied
 
@@ -144,6 +144,15 @@ def test_who_leaves_blocks_nobody(
     for held in members:
         own = [step for name, step in schedule if name == held.client_id]
         assert own == list(range(held.steps))
+
+
+@each_repeatable
+def test_whose_turn_it_is_shows_before_the_batch_arrives(order: Order) -> None:
+    members = [member(name, 2) for name in "abc"]
+    expected = whole_round(order, dict.fromkeys("abc", 2))
+    turn = order(members, 0, 0)
+    assert turn is not None
+    assert (turn.client_id, len(turn.queue)) == (expected[0][0], 0)
 
 
 def test_orders_by_name() -> None:

@@ -1,0 +1,422 @@
+"""Clients that vanish and come back, and runs that are resumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+
+from hetero_common.checkpoints import BEFORE_FIRST, CheckpointStore
+from hetero_common.control import Evaluate, Finish, StartRound
+from hetero_common.errors import RefusedInput, Superseded
+from hetero_server.attendance import Attendance
+from hetero_server.engine import Engine, Phase
+from hetero_server.members import Ack, Member, MemberState
+from hetero_server.saving import Saving
+from hetero_server.work import JoinWork, LeaveWork
+from server.engine_run import Run, a_batch, an_evaluation, drain
+
+# Vanishing, and coming back.
+
+
+def come_back(run: Run, client_id: str, *held: int, cut_layer: int = 1) -> Member:
+    """Another process of this client, which can go back to the end of these rounds."""
+    member = run.engine.register(client_id, cut_layer, 64, held)
+    run.engine.attach(client_id)
+    return member
+
+
+def vanish(run: Run, client_id: str) -> None:
+    run.engine.detach(client_id, MemberState.STALE)
+
+
+def a_pair() -> Run:
+    """Two clients in round 1 of 3, nothing of it sent."""
+    run = Run(clients=2)
+    run.join("a")
+    run.join("b")
+    run.round("a", "b")
+    run.heard("a"), run.heard("b")
+    return run
+
+
+def test_a_round_waits_for_who_has_vanished() -> None:
+    run = a_pair()
+    vanish(run, "b")
+    run.train("a")
+    assert run.work() == []
+    assert (run.phase(), run.engine.round) == (Phase.TRAINING, 1)
+    assert run.member("b").state is MemberState.STALE
+
+
+def test_who_is_back_hears_its_round_again_and_what_has_arrived_of_it() -> None:
+    run = a_pair()
+    run.send("b", 0)
+    run.work()
+    vanish(run, "b")
+    back = come_back(run, "b", 0)
+    assert back.base == 0
+    again = StartRound(1, 2, pull_state=True, push_state=True, first_step=1)
+    assert drain(back) == [again]
+    run.engine.submit("b", a_batch(1, 1))
+    run.work()
+    run.done("b")
+    run.train("a")
+    run.work()
+    assert run.engine.round == 2
+    applied = [(who, at.round, at.step) for who, at, _ in run.strategy.applied if who == "b"]
+    assert applied == [("b", 0, 0), ("b", 0, 1), ("b", 1, 0), ("b", 1, 1)]
+
+
+def test_what_was_queued_is_applied_while_its_client_is_away() -> None:
+    run = a_pair()
+    run.send("b", 0, 1)
+    vanish(run, "b")
+    run.work()
+    back = come_back(run, "b", 0)
+    assert (back.received, back.applied) == (2, 2)
+    (start,) = drain(back)
+    assert isinstance(start, StartRound)
+    assert start.first_step == 2
+
+
+def test_a_step_that_is_being_applied_when_its_client_returns_is_booked_for_the_new_process() -> (
+    None
+):
+    run = a_pair()
+    run.send("b", 0)
+    work = run.engine.work()
+    assert work is not None
+    outcome = run.engine.perform(work)
+    vanish(run, "b")
+    back = come_back(run, "b", 0)
+    run.engine.settle(work, outcome)
+    assert back.applied == 1
+    assert [type(told) for told in drain(back)] == [StartRound, Ack]
+
+
+@pytest.mark.parametrize("held", [(), (1,), (-1,)])
+def test_who_has_lost_its_state_joins_anew(held: tuple[int, ...]) -> None:
+    run = a_pair()
+    vanish(run, "b")
+    back = come_back(run, "b", *held)
+    assert back.base is None
+    assert drain(back) == []
+    run.round("a")
+    assert drain(back)[0] == StartRound(2, 2, pull_state=True, push_state=True)
+
+
+def test_who_is_back_with_another_cut_layer_is_a_new_member() -> None:
+    run = a_pair()
+    vanish(run, "b")
+    back = come_back(run, "b", 0, cut_layer=2)
+    assert (back.base, back.cut_layer) == (None, 2)
+    assert [type(work) for work in run.work()] == [LeaveWork, JoinWork]
+    assert [name for name, _ in run.events].count("joined") == 3
+
+
+def test_who_vanishes_before_its_first_step_starts_anew_in_the_same_round() -> None:
+    run = Run(clients=2)
+    run.join("a")
+    run.join("b")
+    vanish(run, "b")
+    back = come_back(run, "b")
+    assert back.base is None
+    assert drain(back) == [StartRound(0, 2, pull_state=True, push_state=True)]
+    run.round("a", "b")
+    assert run.engine.round == 1
+
+
+def test_the_newer_of_two_processes_goes_on_and_the_older_is_told() -> None:
+    run = a_pair()
+    old = run.member("b")
+    run.send("b", 0)
+    new = come_back(run, "b", 0)
+    (error,) = drain(old)
+    assert isinstance(error, Superseded)
+    assert old.state is MemberState.EVICTED
+    assert drain(new)[0] == StartRound(1, 2, pull_state=True, push_state=True, first_step=1)
+    assert len(new.queue) == 1
+
+
+def test_a_step_that_comes_twice_while_it_is_queued_is_acknowledged_once() -> None:
+    run = a_pair()
+    run.send("b", 0)
+    run.engine.submit("b", a_batch(1, 0))
+    assert run.heard("b") == []
+    run.work()
+    assert [told.step for told in run.heard("b") if isinstance(told, Ack)] == [0]
+
+
+def test_a_copy_of_the_last_step_gets_its_feedback_again() -> None:
+    run = Run(feedback="gradient")
+    run.strategy.feedback = torch.ones(2, 2)
+    run.join("a")
+    run.heard("a")
+    run.send("a", 0)
+    run.work()
+    (first,) = run.heard("a")
+    run.engine.submit("a", a_batch(0, 0))
+    (second,) = run.heard("a")
+    assert isinstance(first, Ack)
+    assert isinstance(second, Ack)
+    assert second.duplicate
+    assert second.feedback is first.feedback is not None
+
+
+def test_who_has_done_its_round_is_back_without_a_word_and_pulls_again() -> None:
+    run = a_pair()
+    run.train("b")
+    vanish(run, "b")
+    back = come_back(run, "b", 1)
+    assert (back.base, drain(back), back.state) == (1, [], MemberState.SYNCING)
+    run.train("a")
+    run.work()
+    assert drain(back) == [StartRound(2, 2, pull_state=True, push_state=True)]
+
+
+def test_an_evaluation_is_asked_for_again() -> None:
+    run = Run(clients=2, eval_every=1)
+    run.join("a")
+    run.join("b")
+    run.train("a", "b")
+    run.work()
+    vanish(run, "b")
+    run.engine.evaluated("a", an_evaluation(0))
+    assert run.phase() is Phase.EVALUATING
+    back = come_back(run, "b", 0)
+    assert drain(back) == [Evaluate(0, pull_state=True, last=False)]
+    run.engine.evaluated("b", an_evaluation(0))
+    assert run.engine.round == 1
+    # It may have lost what it pulled for the evaluation, had it not come back in time for it.
+    vanish(run, "b")
+    assert drain(come_back(run, "b", 0))[0] == StartRound(1, 2, pull_state=True, push_state=True)
+
+
+def test_who_comes_back_after_the_end_is_dismissed() -> None:
+    run = Run(clients=2, rounds=1)
+    run.join("a")
+    run.join("b")
+    run.train("a", "b")
+    run.work()
+    run.engine.evaluated("a", an_evaluation(0))
+    run.engine.evaluated("b", an_evaluation(0))
+    vanish(run, "b")
+    assert isinstance(drain(come_back(run, "b", 0))[0], Finish)
+
+
+# Going on without somebody.
+
+
+def test_a_round_goes_on_without_who_is_released_and_what_it_sent_counts() -> None:
+    run = a_pair()
+    run.send("b", 0)
+    run.work()
+    run.train("a")
+    run.engine.release("b", "it is frozen")
+    run.work()
+    assert run.engine.round == 2
+    closed = [f for name, f in run.events if name == "round" and f["round"] == 1]
+    assert [(f["client"], f["applied"]) for f in closed] == [("a", "0-1"), ("b", "0")]
+
+
+def test_what_comes_too_late_is_acknowledged_and_not_applied() -> None:
+    run = a_pair()
+    run.train("a")
+    run.engine.release("b", "it is slow")
+    run.work()
+    run.heard("b")
+    before = len(run.strategy.applied)
+    run.engine.submit("b", a_batch(1, 0))
+    (late,) = run.heard("b")
+    assert isinstance(late, Ack)
+    assert (late.round, late.step, late.duplicate) == (1, 0, True)
+    assert run.work() == []
+    assert len(run.strategy.applied) == before
+    with pytest.raises(RefusedInput):
+        run.engine.submit("b", a_batch(3, 0))  # of a round that is to come
+
+
+def test_a_released_client_that_is_there_joins_the_next_round() -> None:
+    run = a_pair()
+    run.train("a")
+    run.engine.release("b", "it is slow")
+    run.work()
+    assert run.heard("b")[-1] == StartRound(2, 2, pull_state=True, push_state=True)
+    run.train("a", "b")
+    run.work()
+    assert run.phase() is Phase.EVALUATING
+
+
+def test_the_server_layers_of_who_stays_away_are_given_up_with_the_round() -> None:
+    run = a_pair()
+    vanish(run, "b")
+    run.train("a")
+    run.engine.release("b", "it is gone")
+    assert [type(work) for work in run.work()][-1] is LeaveWork
+    back = come_back(run, "b", 0)
+    assert back.base == 0, "its own state is still good"
+    assert [type(work) for work in run.work()] == [JoinWork]
+
+
+@dataclass
+class Watch:
+    """A run under observation, with a clock of its own."""
+
+    run: Run
+    quorum: float = 0.5
+    now: float = 0.0
+    attendance: Attendance = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.attendance = Attendance(self.run.engine, patience=60.0, quorum=self.quorum)
+        self.attendance.look(self.now)
+
+    def wait(self, seconds: float) -> None:
+        for _ in range(int(seconds)):
+            self.now += 1.0
+            self.attendance.look(self.now)
+
+    def released(self) -> list[str]:
+        return [fields["client"] for name, fields in self.run.events if name == "released"]
+
+
+def test_a_frozen_client_delays_the_others_for_as_long_as_the_patience_lasts() -> None:
+    watch = Watch(a_pair())
+    watch.run.train("a")
+    watch.wait(60)
+    assert watch.released() == []
+    watch.wait(1)
+    assert watch.released() == ["b"]
+    assert watch.run.phase() is Phase.CLOSING
+
+
+def test_who_makes_progress_is_released_only_if_a_quorum_is_done() -> None:
+    run = Run(clients=3, steps_per_round=200)
+    for client_id in "abc":
+        run.join(client_id)
+    watch = Watch(run, quorum=0.6)
+    run.train("a")
+    for step in range(90):
+        run.send("b", step)
+        run.send("c", step)
+        run.work()
+        watch.wait(1)
+    assert watch.released() == []
+    run.train_from("b", 90)
+    watch.wait(1)
+    assert watch.released() == ["c"]
+
+
+def test_nobody_is_released_whom_nobody_waits_for() -> None:
+    run = Run()
+    run.join("a")
+    watch = Watch(run)
+    watch.wait(1000)
+    assert watch.released() == []
+
+
+def test_patience_grows_with_the_length_of_the_rounds() -> None:
+    watch = Watch(Run(clients=2, rounds=20))
+    run = watch.run
+    run.join("a")
+    run.join("b")
+    for seconds in (100, 110, 90, 105):
+        for step in range(2):
+            run.send("a", step)
+            run.send("b", step)
+        run.work()
+        watch.wait(seconds)
+        run.done("a", "b")
+        run.work()
+    assert 105 < watch.attendance.limit() < 150
+
+
+# Resuming a run.
+
+
+def saved_run(folder: Path, rounds: int = 3) -> Run:
+    run = Run(clients=2, saving=Saving(CheckpointStore(folder, "run", "f"), 1), rounds=rounds)
+    run.engine.begin()
+    return run
+
+
+def resumed(folder: Path, rounds: int = 3) -> tuple[Run, Engine]:
+    store = CheckpointStore(folder, "run", "f")
+    other = Run(clients=2, saving=Saving(store, 1), rounds=rounds)
+    other.engine.begin(store.newest())
+    return other, other.engine
+
+
+def test_a_resumed_run_goes_on_with_the_round_after_its_checkpoint(tmp_path: Path) -> None:
+    run = saved_run(tmp_path)
+    run.join("a")
+    run.join("b", cut_layer=2)
+    run.round("a", "b")
+    run.send("a", 0)
+    run.work()  # of this, nothing is left
+    other, engine = resumed(tmp_path)
+    assert (engine.phase, engine.round) == (Phase.TRAINING, 1)
+    assert other.strategy.clients == {"a": 1, "b": 2}
+    assert other.engine.members["a"].samples == 4
+    back = come_back(other, "a", -1, 0)
+    assert back.base == 0
+    assert drain(back)[0] == StartRound(
+        1, 2, pull_state=True, push_state=True, keep_from=BEFORE_FIRST
+    )
+    come_back(other, "b", 0, cut_layer=2)
+    other.round("a", "b")
+    assert engine.round == 2
+    for number, state in run.engine.shared.layers.items():
+        for name, tensor in state.items():
+            assert torch.equal(tensor, engine.shared.layers[number][name])
+
+
+def test_a_run_that_is_resumed_before_its_first_round_waits_for_all_clients(tmp_path: Path) -> None:
+    run = saved_run(tmp_path)
+    run.work()
+    other, engine = resumed(tmp_path)
+    other.join("a")
+    assert other.phase() is Phase.WAITING
+    other.join("b")
+    assert (engine.phase, engine.round) == (Phase.TRAINING, 0)
+
+
+def test_an_evaluation_that_was_due_is_made_up_for(tmp_path: Path) -> None:
+    run = saved_run(tmp_path, rounds=1)
+    run.join("a")
+    run.join("b")
+    run.train("a", "b")
+    run.work()
+    other, engine = resumed(tmp_path, rounds=1)
+    assert other.phase() is Phase.EVALUATING
+    assert engine.model is not None
+    for client_id in "ab":
+        back = come_back(other, client_id, 0)
+        assert drain(back) == [Evaluate(0, pull_state=True, last=True)]
+        engine.evaluated(client_id, an_evaluation(0))
+    assert other.phase() is Phase.FINISHED
+
+
+def test_a_run_goes_on_when_a_checkpoint_can_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = saved_run(tmp_path)
+    run.join("a")
+    run.join("b")
+    run.round("a", "b")
+    kept = sorted(path.name for path in tmp_path.iterdir())
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hetero_common.checkpoints.write_whole", full)
+    run.round("a", "b")
+    assert run.engine.round == 2
+    assert [f for name, f in run.events if name == "checkpoint"][-1] == {
+        "round": 1,
+        "failed": "No space left on device",
+    }
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept
