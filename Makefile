@@ -7,7 +7,7 @@ PROTOS := $(shell cd proto && find . -name '*.proto' | sort | sed 's,^\./,,')
 SERVICES := hetero_splitee/v1/service.proto
 CIFAR10_ZIP ?= ../shared/data/cifar10.zip
 
-.PHONY: help setup demo test lint types proto check-proto check wheel-smoke bench cifar10 clean
+.PHONY: help setup demo test chaos lint types proto check-proto check wheel-smoke bench cifar10 clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,9 @@ demo: $(READY)  ## one server and three clients with different cut layers learn 
 
 test: $(READY)  ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+chaos: $(READY)  ## processes killed at many moments; the short part is in `make test`
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/chaos -m "slow or not slow"
 
 lint: $(READY)  ## style and format
 	$(BIN)/ruff check .

@@ -95,8 +95,15 @@ def tensors_to_bytes(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> bytes:
     """The safetensors file of some tensors."""
-    on_cpu = {name: tensor.to("cpu").contiguous() for name, tensor in tensors.items()}
-    return save(on_cpu, dict(metadata) if metadata else None)
+    whole: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        on_cpu = tensor.detach().to("cpu").contiguous()
+        memory = on_cpu.untyped_storage().data_ptr()
+        # safetensors refuses two tensors of one memory; averages are held under several names.
+        whole[name] = on_cpu.clone() if memory in seen else on_cpu
+        seen.add(memory)
+    return save(whole, dict(metadata) if metadata else None)
 
 
 def layer_states(modules: Mapping[int, nn.Module]) -> LayerStates:

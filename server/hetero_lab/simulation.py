@@ -66,6 +66,7 @@ class SimulatedClient:
         plan, member = self._engine.plan, self.member
         if start.pull_state:
             self._pull()
+        self.trainer.begin_round()
         for step in range(start.steps):
             sent = self.trainer.forward(start.round, step)
             payload = codec.encode(sent.activation, plan.wire, known_finite=True)

@@ -75,11 +75,13 @@ def assemble(
 ) -> Weights:
     """One whole model: the prefix of one client, the server's layers after its cut, all exits.
 
-    The prefix is that of the client with the shallowest cut (of those the one with most samples),
+    The prefix is that of the client with the shallowest cut (of those the one with most samples; a
+    client that was left behind in this round has none to give),
     because the server's layers after that cut were trained on its activations; an average of
     prefixes that were never averaged in training would be nobody's model.
     """
-    chosen = min(contributions, key=lambda c: (c.cut_layer, -c.weight, c.client_id))
+    whole = [contribution for contribution in contributions if contribution.pushed is not None]
+    chosen = min(whole, key=lambda c: (c.cut_layer, -c.weight, c.client_id))
     exits: LayerStates = {}
     for contribution in (*contributions, chosen):  # its own exit belongs to its prefix
         exits |= (contribution.pushed or Weights()).exits

@@ -307,7 +307,9 @@ class Engine:
         """Before anything else of a saved run: go on from a checkpoint, or make the first."""
         if checkpoint is None:
             self._errands.append(save_work(BEFORE_FIRST, (), self.shared, None))
-        elif checkpoint.round != BEFORE_FIRST:
+            return
+        self._observe("resumed", round=checkpoint.round)
+        if checkpoint.round != BEFORE_FIRST:
             self._resume(checkpoint)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
@@ -316,7 +318,6 @@ class Engine:
         self.shared, self.model, self.round = restored.shared, restored.model, checkpoint.round
         self.members |= {member.client_id: member for member in restored.members}
         self._clients = 1
-        self._observe("resumed", round=checkpoint.round)
         self._after_boundary()
 
     def _wants_push(self, round_: int) -> bool:

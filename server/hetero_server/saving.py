@@ -80,8 +80,7 @@ def save_work(
     ]
     tensors = nested("shared", shared.flat())
     if model is not None:
-        # safetensors takes no two tensors of one memory, and these share theirs with the averages.
-        tensors |= nested("model", {name: t.clone() for name, t in model.flat().items()})
+        tensors |= nested("model", model.flat())
     return SaveWork(round_, {"members": members}, tensors)
 
 

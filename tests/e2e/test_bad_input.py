@@ -81,7 +81,7 @@ def complaint(
         (("--device", "abacus"), r"unknown device 'abacus': use cpu, cuda or cuda:N"),
         (("--listen", "0.0.0.0:0", *SMALL), r"other machines.*: spell out --insecure"),
         (("--listen", "[::]:0", *SMALL), r"other machines.*: spell out --insecure"),
-        (("--config", "none.yaml"), r"--config none.yaml can not be read: No such file"),
+        (("--config", "none.yaml"), r"settings file none.yaml can not be read: No such file"),
         (("--serve", "."), r"\. is no run directory: it has no valid plan.json"),
     ],
 )

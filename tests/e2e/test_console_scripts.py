@@ -16,6 +16,7 @@ import pytest
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from hetero_common.checkpoints import CHECKPOINTS
 from hetero_common.models import build_model
 from hetero_common.plan import Plan
 from hetero_common.rundir import METRICS_FILE, MODEL_FILE, PLAN_FILE, SETTINGS_FILE, read_events
@@ -131,7 +132,7 @@ def test_nobody_but_the_server_writes_to_standard_output(run: Run) -> None:
 def test_run_directories_hold_the_documented_files_and_no_others(run: Run) -> None:
     for folder in (run.server, *run.clients.values()):
         names = {path.name for path in folder.iterdir()}
-        assert names == {SETTINGS_FILE, PLAN_FILE, METRICS_FILE, MODEL_FILE}
+        assert names == {SETTINGS_FILE, PLAN_FILE, METRICS_FILE, MODEL_FILE, CHECKPOINTS}
 
 
 def test_all_sides_record_the_same_plan(run: Run) -> None:
@@ -168,7 +169,10 @@ def test_the_server_records_who_came_trained_evaluated_and_left(run: Run) -> Non
         for round_ in rounds
     ]
     assert sorted(by_client) == sorted(expected)
-    assert [e["event"] for e in events if "client" not in e] == ["started", "finished"]
+    kinds = [e["event"] for e in events if "client" not in e]
+    assert kinds[0] == "started"
+    assert sorted(kinds[1:]) == ["checkpoint", "checkpoint", "finished"], "at first and at last"
+    assert [e["failed"] for e in events if e["event"] == "checkpoint"] == [None, None]
     assert {e["state"] for e in events if e["event"] == "left"} == {"LEFT"}
     sizes = [e["samples"] for e in events if e["event"] == "evaluation"]
     assert sizes == [364] * 4, "all test images there are, fewer than --eval-samples"

@@ -1,0 +1,7 @@
+"""Real processes for the tests of this folder."""
+
+from __future__ import annotations
+
+from processes import Finished, Launch, Process, launch
+
+__all__ = ["Finished", "Launch", "Process", "launch"]
