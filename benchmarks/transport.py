@@ -20,8 +20,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from measure import Result
-from processes import Process
 from transport_ends import STEPS
+
+from processes import Process
 
 _TURNS = 8  # of each system in a repeat
 _ENDS = str(Path(__file__).with_name("transport_ends.py"))

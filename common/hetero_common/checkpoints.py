@@ -113,6 +113,8 @@ class CheckpointStore:
         for _, path in self._files():
             try:
                 yield self._read(path)
+            except _OfAnotherRun as error:
+                log.debug("checkpoint %s is not used: %s", path, error)
             except (OSError, SafetensorError, ValueError, KeyError) as error:
                 log.warning("checkpoint %s is not used: %s", path, error)
 
@@ -122,8 +124,12 @@ class CheckpointStore:
             raise ValueError("it is cut short or damaged")
         metadata = _metadata(path)
         if {name: metadata.get(name) for name in self._owner} != self._owner:
-            raise ValueError(f"it belongs to run {metadata.get('run')}, or to another model")
+            raise _OfAnotherRun(f"it belongs to run {metadata.get('run')}, or to another model")
         return Checkpoint(int(metadata["round"]), load(data), json.loads(metadata["record"]))
+
+
+class _OfAnotherRun(Exception):
+    """A directory is used again; what is left of its last run is none of this one's business."""
 
 
 def nested(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

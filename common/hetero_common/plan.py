@@ -110,6 +110,15 @@ class Plan(
         due = self.eval_every > 0 and (round_ + 1) % self.eval_every == 0
         return due or self.is_last(round_)
 
+    @property
+    def averages_clients(self) -> bool:
+        """Whether the clients' layers are averaged after each round."""
+        return self.client_aggregation == "round"
+
+    def pushes_after(self, round_: int) -> bool:
+        """Whether clients send their weights at the end of `round_`."""
+        return self.averages_clients or self.is_last(round_)
+
     def is_last(self, round_: int) -> bool:
         """Whether the run ends with `round_`."""
         return round_ + 1 >= self.rounds

@@ -16,8 +16,9 @@ import statistics
 from collections import deque
 from dataclasses import dataclass, field
 
-from hetero_server.engine import Engine, Phase
+from hetero_server.engine import Engine
 from hetero_server.members import Member
+from hetero_server.phase import Phase
 
 _MADS = 4.0
 _REMEMBERED = 20  # rounds

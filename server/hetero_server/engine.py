@@ -14,9 +14,7 @@ next ones, until it is released.
 
 from __future__ import annotations
 
-import enum
 import itertools
-import logging
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
@@ -41,6 +39,7 @@ from hetero_server.intake import acknowledge_again, is_late, require_batch, requ
 from hetero_server.members import Ack, Batch, Member, MemberState
 from hetero_server.orders import Order
 from hetero_server.performer import Performer
+from hetero_server.phase import Phase
 from hetero_server.roster import Observer, Roster, contributions, missed_directive
 from hetero_server.saving import Saving, restore, save_work
 from hetero_server.shared import SharedWeights
@@ -55,18 +54,7 @@ from hetero_server.work import (
     Work,
 )
 
-log = logging.getLogger(__name__)
-
-
-class Phase(enum.Enum):
-    """Where the run stands."""
-
-    WAITING = "for clients"
-    TRAINING = "a round"
-    CLOSING = "aggregating"
-    EVALUATING = "after a round"
-    FINISHED = "all rounds are done"
-    SERVING = "predictions only"
+__all__ = ["Engine", "Phase"]
 
 
 class Engine:
@@ -155,7 +143,7 @@ class Engine:
         self._advance()
 
     def _tell_again(self, member: Member) -> None:
-        averaged = self.plan.client_aggregation == "round"
+        averaged = self.plan.averages_clients
         missed = missed_directive(member, self.phase is Phase.EVALUATING, averaged)
         state = MemberState.SYNCING
         if isinstance(missed, StartRound):
@@ -177,11 +165,7 @@ class Engine:
 
     def release(self, client_id: str, why: str) -> None:
         """Go on without the client until the next round; what it has sent in time counts."""
-        member = self.members[client_id]
-        member.released = True
-        member.drop_queue()
-        log.warning("round %d goes on without client %s: %s", self.round, client_id, why)
-        self._observe("released", client=client_id, round=self.round, why=why)
+        self.roster.release(self.members[client_id], why, self.round)
         self._advance()
 
     # What happened outside: training.
@@ -233,7 +217,7 @@ class Engine:
             return
         if member.received < member.steps:
             raise RefusedInput(f"step {member.received} of round {report.round} is still missing")
-        if self._wants_push(report.round) and member.pushed is None:
+        if self.plan.pushes_after(report.round) and member.pushed is None:
             raise RefusedInput(f"round {report.round} ends with the client's weights: push them")
         member.report, member.completed = report, report.round
         member.enter(MemberState.SYNCING, f"round {report.round} is done")
@@ -320,9 +304,6 @@ class Engine:
         self._clients = 1
         self._after_boundary()
 
-    def _wants_push(self, round_: int) -> bool:
-        return self.plan.client_aggregation == "round" or self.plan.is_last(round_)
-
     def _advance(self) -> None:
         match self.phase:
             case Phase.WAITING:
@@ -338,7 +319,7 @@ class Engine:
     def _start_round(self) -> None:
         members = self.roster.gather()
         self.phase = Phase.TRAINING if members else Phase.WAITING
-        push = self._wants_push(self.round)
+        push = self.plan.pushes_after(self.round)
         for member in members:
             member.begin_round(
                 StartRound(

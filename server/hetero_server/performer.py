@@ -51,7 +51,7 @@ class Performer:
                     self._strategy,
                     contributions,
                     round_,
-                    average_clients=self._plan.client_aggregation == "round",
+                    average_clients=self._plan.averages_clients,
                     last=self._plan.is_last(round_),
                 )
         return None

@@ -130,6 +130,13 @@ class Roster:
         self.unhouse(member)
         self._observe("left", client=member.client_id, state=state.name, round=round_)
 
+    def release(self, member: Member, why: str, round_: int) -> None:
+        """The round goes on without it; what it has sent in time counts."""
+        member.released = True
+        member.drop_queue()
+        log.warning("round %d goes on without client %s: %s", round_, member.client_id, why)
+        self._observe("released", client=member.client_id, round=round_, why=why)
+
     def house(self, member: Member) -> None:
         """See to it that the strategy holds server layers for a member."""
         if not member.housed:

@@ -10,8 +10,9 @@ from functools import partial
 from typing import TypeVar
 
 from hetero_server.attendance import Attendance
-from hetero_server.engine import Engine, Phase
+from hetero_server.engine import Engine
 from hetero_server.members import Member
+from hetero_server.phase import Phase
 
 T = TypeVar("T")
 

@@ -316,3 +316,34 @@ def test_a_seeded_step_is_a_function_of_its_whole_scope(other: tuple[int, object
     assert draw() == drawn
     seed_step(*other)
     assert draw() != drawn
+
+
+# Going on from a state.
+
+
+@each_plan
+def test_a_learner_goes_on_bit_for_bit_from_its_state(agreed: Plan) -> None:
+    first, second = module(1), module(1)
+    learner = Learner(agreed, 0.1, [first])
+
+    def train(trained: nn.Module, by: Learner, numbers: range) -> None:
+        for number in numbers:
+            by.zero_grad()
+            gradients(list(trained.parameters()), number)
+            by.step(StepAt(number // 4, number % 4, 4))
+
+    train(first, learner, range(3))
+    state = learner.state()
+    second.load_state_dict(first.state_dict())
+    other = Learner(agreed, 0.1, [second])
+    other.load_state({name: tensor.clone() for name, tensor in state.items()})
+    train(first, learner, range(3, 6))
+    train(second, other, range(3, 6))
+    assert all(map(torch.equal, values(first), values(second)))
+
+
+def test_the_state_of_a_learner_that_has_not_stepped_is_empty() -> None:
+    learner = Learner(plan(), 0.1, [module()])
+    assert learner.state() == {}
+    learner.load_state({})
+    assert Learner(plan(), 0.1, ()).state() == {}

@@ -1,0 +1,16 @@
+"""Where a run stands."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Phase(enum.Enum):
+    """Where the run stands."""
+
+    WAITING = "for clients"
+    TRAINING = "a round"
+    CLOSING = "aggregating"
+    EVALUATING = "after a round"
+    FINISHED = "all rounds are done"
+    SERVING = "predictions only"
