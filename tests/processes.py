@@ -61,6 +61,10 @@ class Process:
         stdout = self._process.stdout.read()
         return Finished(self._process.wait(), stdout, self._stderr.read_text())
 
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """End it with -9."""
         self._process.kill()

@@ -192,6 +192,7 @@ class Participation:
                 return underway
             assert self._base is not None, "a round under way has begun somewhere"
             self._restore(self._base)
+        self._link.forget_sent()  # of a round that has closed without them
         if start.pull_state:
             self._trainer.model.load(self._link.pull_state())
         if self._base is None:

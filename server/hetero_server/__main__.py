@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
@@ -82,18 +83,31 @@ async def _train(
     async with _listening(engine, settings, run_id) as runner:
         tasks = [asyncio.create_task(task) for task in (runner.run(), runner.attend())]
         over = asyncio.create_task(runner.over())
+        _leave_off_on_signals(runner)
         await asyncio.wait((*tasks, over), return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
         if not over.done():
             await asyncio.gather(*tasks)  # they end before the run only by an error
-    if runner.is_deserted:
-        log.warning("all clients are gone: go on later with --resume %s", run_dir.path)
+    if runner.left_off:
+        log.warning("%s: go on later with --resume %s", runner.left_off, run_dir.path)
         return
     assert engine.model is not None, "a finished run has assembled its model"
     run_dir.write(MODEL_FILE, engine.model.to_bytes({"fingerprint": engine.initial.fingerprint}))
     Console().print(results_table(engine.members.values()))
     log.info("the run is done: weights and metrics are in %s", run_dir.path)
+
+
+def _leave_off_on_signals(runner: Runner) -> None:
+    """The first signal lets the step in hand finish; a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+
+    def leave_off(number: signal.Signals) -> None:
+        loop.remove_signal_handler(number)
+        runner.leave_off(f"stopped by {number.name}")
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leave_off, number)
 
 
 async def _serve(settings: ServerSettings, run: Path) -> None:

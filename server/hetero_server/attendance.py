@@ -48,6 +48,7 @@ class Attendance:
     _durations: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     _stage: tuple[Phase, int] | None = None
     _since: float = 0.0
+    _held_up: bool = False
     _seen: dict[str, _Seen] = field(default_factory=dict)
 
     def look(self, now: float) -> None:
@@ -65,11 +66,15 @@ class Attendance:
         for member in missing:
             silent = now - self._seen[member.client_id].since
             if done and done >= self.quorum * len(awaited) and late:
-                engine.release(member.client_id, f"{done} of {len(awaited)} are done")
+                self._release(member, f"{done} of {len(awaited)} are done")
                 return  # the round may be over: the next look sees what has become of it
             if silent > self.limit() and self._others_wait(member, awaited, done, now):
-                engine.release(member.client_id, f"nothing came from it for {silent:.0f} s")
+                self._release(member, f"nothing came from it for {silent:.0f} s")
                 return
+
+    def _release(self, member: Member, why: str) -> None:
+        self._held_up = True  # how long this round took says nothing of the next ones
+        self.engine.release(member.client_id, why)
 
     def limit(self) -> float:
         """Seconds that are waited at present."""
@@ -80,8 +85,9 @@ class Attendance:
         return max(self.patience, median + _MADS * deviation)
 
     def _enter_stage(self, now: float) -> None:
-        if self._stage is not None and self._stage[0] is Phase.TRAINING:
+        if self._stage is not None and self._stage[0] is Phase.TRAINING and not self._held_up:
             self._durations.append(now - self._since)
+        self._held_up = False
         self._stage, self._since = (self.engine.phase, self.engine.round), now
         self._seen.clear()
 

@@ -60,8 +60,8 @@ class Runner:
         self.engine = engine
         self.compute = compute
         self.heartbeat = heartbeat
-        self.is_deserted = False
-        """Every client was gone for longer than the idle timeout."""
+        self.left_off = ""
+        """Why the run was left off before its end; empty if it was not."""
         self._attendance = attendance
         self._idle_timeout = idle_timeout
         self._changed = asyncio.Event()
@@ -91,9 +91,13 @@ class Runner:
             if self.engine.roster.attached() or self.engine.phase is Phase.WAITING:
                 somebody = clock()
             elif clock() - somebody > self._idle_timeout:
-                self.is_deserted = True
-                self._over.set()
+                self.leave_off("all clients are gone")
             self.changed()
+
+    def leave_off(self, why: str) -> None:
+        """End the run here: it can be resumed from its last checkpoint."""
+        self.left_off = why
+        self._over.set()
 
     def changed(self) -> None:
         """The engine was told something: there may be work, and outboxes may be filled."""

@@ -171,13 +171,16 @@ class HeteroSplitService:
         cut_layer = first.message.open.cut_layer
         self._require_model(first.message.open.fingerprint)
         self._engine.initial.require_cut(cut_layer)
-        client_id = self._member(context).client_id if _session(context) else None
+        member = self._member(context) if _session(context) else None
+        client_id = member.client_id if member else None
         schema = self._schema(cut_layer, self._engine.plan.predict_rows)
         async for request in requests:
             if request.message is None or not request.message.HasField("activation"):
                 raise RefusedInput("an activation begins with its header")
             tensor = schema.admit(request.message.activation)
             payload = await _receive(tensor, request, requests)
+            if member is not None:
+                member.progress += 1  # an evaluation can take long
             answer = await self._runner.compute.run(
                 partial(self._predict, payload, cut_layer, client_id)
             )

@@ -7,6 +7,7 @@ of the simulation, which nobody kills.
 from __future__ import annotations
 
 import random
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -66,6 +67,9 @@ class Fleet:
 
     def kill_server(self) -> None:
         self.server.kill()
+        self.resume_server()
+
+    def resume_server(self) -> None:
         self.server = self._start_server("--resume", str(self.run))
 
     def kill_client(self, number: int) -> None:
@@ -144,4 +148,18 @@ def test_server_and_clients_are_killed_at_once(seed: int, fleet: Fleet, undistur
     fleet.kill_server()
     for number in draw.sample((1, 2, 3), draw.randint(1, 3)):
         fleet.kill_client(number)
+    require_same(fleet, undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_asked_to_stop_leaves_a_run_that_can_be_resumed(
+    number: signal.Signals, fleet: Fleet, undisturbed: Path
+) -> None:
+    wait_for_rounds(fleet.run, 5)
+    fleet.server.signal(number)
+    ended = fleet.server.finish()
+    assert ended.code == 0
+    last = ended.stderr.splitlines()[-1]
+    assert last.endswith(f"stopped by {number.name}: go on later with --resume {fleet.run}")
+    fleet.resume_server()
     require_same(fleet, undisturbed)

@@ -329,3 +329,16 @@ def test_patience_grows_with_the_length_of_the_rounds() -> None:
         run.done("a", "b")
         run.work()
     assert 105 < watch.attendance.limit() < 150
+
+
+def test_patience_does_not_grow_by_waiting_in_vain() -> None:
+    watch = Watch(Run(clients=2, rounds=20))
+    run = watch.run
+    run.join("a")
+    run.join("b")
+    for _ in range(5):
+        run.train("a")
+        watch.wait(61)
+        run.work()
+    assert watch.released() == ["b"] * 5
+    assert watch.attendance.limit() == 60

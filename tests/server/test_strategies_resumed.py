@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ def test_training_goes_on_bit_for_bit(
     optimizer: str,
     plan: Plan,
     make_batch: MakeBatch,
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
 ) -> None:
     plan = plan.model_copy(update={"momentum": 0.9, "weight_decay": 0.01, "optimizer": optimizer})
     initial = InitialModel(plan)
