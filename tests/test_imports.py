@@ -28,11 +28,14 @@ MAY_IMPORT = {
     "hetero_lab": {"hetero_common", "hetero_server", "hetero_client"},
 }
 KNOW_THE_WIRE = {
+    "hetero_common.credentials",
     "hetero_common.frames",
     "hetero_common.wire",
     "hetero_common.rpc",
     "hetero_server.front",
     "hetero_server.service",
+    "hetero_client.calls",
+    "hetero_client.stream",
     "hetero_client.transport",
 }
 KNOW_TORCHVISION = {"hetero_client.data.torchvision_shim"}
