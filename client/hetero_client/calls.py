@@ -40,8 +40,10 @@ class Calls:
             )
         else:
             self._channel = grpc.insecure_channel(address, options=rpc.CLIENT_OPTIONS)
-        self._own = ((rpc.TOKEN_KEY, f"Bearer {token}"),) if token is not None else ()
-        self._metadata: tuple[tuple[str, str], ...] = self._own
+        self._own: tuple[tuple[str, str], ...] = ()
+        if token is not None:
+            self._own = ((rpc.TOKEN_KEY, f"Bearer {token}"),)
+        self._metadata = self._own
 
     def enter_session(self, session: str) -> None:
         """Later calls carry this token."""

@@ -16,6 +16,9 @@ from hetero_common.plan import Plan
 from hetero_common.settings import Settings
 
 
+_OF_THE_SERVER = frozenset({"tokens"})
+
+
 class DataSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     """Which images, and how they are dealt out."""
 
@@ -78,8 +81,6 @@ class ModelExpectation(BaseModel, frozen=True, use_attribute_docstrings=True):
 class CredentialSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     """Who this device is to the server, and how it knows the server."""
 
-    other_commands: ClassVar = frozenset({"tokens"})
-
     certs: Path | None = None
     """Directory with ca.pem, client.pem and client.key; by default ~/.config/hetero-splitee/certs,
     if it exists and the server's address is not loopback. With a token, ca.pem is enough."""
@@ -108,6 +109,8 @@ class CredentialSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
 
 class ClientSettings(Settings, DataSettings, ModelExpectation, CredentialSettings, frozen=True):
     """Train layers 1..l and an early exit on this device, together with a hetero-server."""
+
+    other_commands: ClassVar = _OF_THE_SERVER
 
     cut_layer: int | None = None
     """Last layer on this device; --list-cuts prints what each choice costs."""
@@ -141,6 +144,7 @@ class ClientSettings(Settings, DataSettings, ModelExpectation, CredentialSetting
 class InferenceSettings(Settings, CredentialSettings, frozen=True):
     """Answer images with a trained device and, where it is not sure, its server."""
 
+    other_commands: ClassVar = _OF_THE_SERVER
     images: CliPositionalArg[tuple[Path, ...]] = ()
     """Image files to answer."""
     run: Path

@@ -28,11 +28,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Certificates:
-    """What one side's directory holds, in PEM; the chain and its key are None where it has none."""
+    """What one side's directory holds, in PEM; chain and key are empty for a side without.
+
+    Attributes:
+        roots: Whom to believe.
+    """
 
     roots: bytes
-    chain: bytes | None = None
-    key: bytes | None = None
+    chain: bytes = b""
+    key: bytes = b""
 
 
 def is_loopback(address: str) -> bool:
@@ -111,7 +115,11 @@ def server_credentials(directory: Path, *, ask_clients: bool) -> grpc.ServerCred
         current = found
         return _configuration(found)
 
-    return grpc.dynamic_ssl_server_credentials(_configuration(current), renewed, ask_clients)
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(current),
+        renewed,  # type: ignore[arg-type] # the stubs forget None, for no change
+        ask_clients,
+    )
 
 
 def channel_credentials(directory: Path, *, anonymous: bool) -> grpc.ChannelCredentials:
@@ -125,7 +133,7 @@ def channel_credentials(directory: Path, *, anonymous: bool) -> grpc.ChannelCred
         SettingsError: A file is missing or wrong.
     """
     found = read_certificates(directory, "client", anonymous=anonymous)
-    return grpc.ssl_channel_credentials(found.roots, found.key, found.chain)
+    return grpc.ssl_channel_credentials(found.roots, found.key or None, found.chain or None)
 
 
 def _configuration(certificates: Certificates) -> grpc.ServerCertificateConfiguration:

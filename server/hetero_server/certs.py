@@ -34,7 +34,7 @@ CA_KEY_FILE = "ca.key"
 _CA_DAYS = 3650
 _ALWAYS = ("localhost", "127.0.0.1")
 _EARLIER = timedelta(minutes=5)  # for clocks that are behind
-_LONGEST_NAME = 64  # characters of a common name, by X.509
+_LONGEST_NAME = 64  # bytes of a common name, by X.509
 
 
 @dataclass(frozen=True)
@@ -175,9 +175,11 @@ def _run(directory: Path, server: str | None, clients: Sequence[str], days: int)
 def _require_client_id(client_id: str) -> None:
     """It becomes a common name and the name of a folder."""
     is_folder = "/" not in client_id and client_id not in (".", "..")
-    if not (1 <= len(client_id) <= _LONGEST_NAME and client_id.isprintable() and is_folder):
+    if not (
+        1 <= len(client_id.encode()) <= _LONGEST_NAME and client_id.isprintable() and is_folder
+    ):
         raise SettingsError(
-            f"--client {client_id!r}: an id has 1 to {_LONGEST_NAME} printable characters, no slash"
+            f"--client {client_id!r}: an id has 1 to {_LONGEST_NAME} bytes, all printable, and no slash"
         )
 
 

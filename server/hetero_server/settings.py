@@ -40,7 +40,7 @@ class ServerSettings(Settings, StrategySettings, Plan, frozen=True):
     """Allow an address that other machines can reach, without encryption or authentication."""
     certs: Path | None = None
     """Directory with ca.pem, server.pem and server.key; by default ~/.config/hetero-splitee/certs,
-    if it exists and the address is not loopback. Clients then need a certificate too, or a token."""
+    if it exists and the address is not loopback. Clients then need a certificate, or a token."""
     tokens: Path | None = None
     """File of `client-id sha256-hex` lines: clients show a token instead of a certificate."""
     reflection: bool = False

@@ -54,8 +54,8 @@ WITH_A_SENTENCE_OF_THEIR_OWN: list[tuple[HeteroError, str]] = [
     ),
     (
         PermissionDenied("board-2", "board-1"),
-        "this credential is board-1's and not board-2's: start the client with --client-id board-1, "
-        "or give it a credential of its own",
+        "this credential is board-1's and not board-2's: start the client with --client-id "
+        "board-1, or give it a credential of its own",
     ),
     (Superseded("a"), "a newer process registered as a: this one can stop"),
     (ServerFault("c0ffee"), "the server failed; its log has the details under id c0ffee"),
