@@ -40,14 +40,12 @@ class Calls:
             )
         else:
             self._channel = grpc.insecure_channel(address, options=rpc.CLIENT_OPTIONS)
-        self._own: tuple[tuple[str, str], ...] = ()
-        if token is not None:
-            self._own = ((rpc.TOKEN_KEY, f"Bearer {token}"),)
+        self._own = [(rpc.TOKEN_KEY, f"Bearer {token}")] if token is not None else []
         self._metadata = self._own
 
     def enter_session(self, session: str) -> None:
         """Later calls carry this token."""
-        self._metadata = (*self._own, (rpc.SESSION_KEY, session))
+        self._metadata = [*self._own, (rpc.SESSION_KEY, session)]
 
     def unary(self, name: str, request: object, timeout: float | None) -> Any:
         """Call and wait for the answer.

@@ -15,8 +15,8 @@ from hetero_common.partition import parse_shard
 from hetero_common.plan import Plan
 from hetero_common.settings import Settings
 
-
 _OF_THE_SERVER = frozenset({"tokens"})
+"""Could be taken for a misspelt `token`."""
 
 
 class DataSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
@@ -84,7 +84,7 @@ class CredentialSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     certs: Path | None = None
     """Directory with ca.pem, client.pem and client.key; by default ~/.config/hetero-splitee/certs,
     if it exists and the server's address is not loopback. With a token, ca.pem is enough."""
-    token: SecretStr | None = Field(None, exclude=True)
+    token: SecretStr | None = None
     """Token that says who this client is. Other users of the machine see a flag: better in the
     variable HETERO_TOKEN or in a file. It is not kept in settings.yaml."""
     token_file: Path | None = None

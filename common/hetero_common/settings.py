@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableFlags
 
@@ -95,8 +95,9 @@ def _resolve(
 
 
 def as_yaml(settings: Settings) -> str:
-    """The resolved settings, in the form that `--config` reads."""
-    values = settings.model_dump(mode="json", exclude={"config"}, exclude_none=True)
+    """The resolved settings, in the form that `--config` reads; what is secret is left out."""
+    secret = {name for name, value in settings if isinstance(value, SecretStr)}
+    values = settings.model_dump(mode="json", exclude={"config", *secret}, exclude_none=True)
     return yaml.safe_dump(values, sort_keys=False)
 
 

@@ -179,7 +179,7 @@ def _require_client_id(client_id: str) -> None:
         1 <= len(client_id.encode()) <= _LONGEST_NAME and client_id.isprintable() and is_folder
     ):
         raise SettingsError(
-            f"--client {client_id!r}: an id has 1 to {_LONGEST_NAME} bytes, all printable, and no slash"
+            f"--client {client_id!r}: an id has 1 to {_LONGEST_NAME} printable bytes, no slash"
         )
 
 

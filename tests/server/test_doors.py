@@ -124,7 +124,7 @@ def test_a_client_is_told_whose_credential_it_has(pki: Pki) -> None:
 def test_a_token_comes_once(pki: Pki, tokens: Path) -> None:
     def scene(house: House) -> None:
         calls = house.calls(pki["nobody"], TOKENS["a"])
-        calls._own = calls._metadata = ((rpc.TOKEN_KEY, "Bearer x"), *calls._own)
+        calls._metadata = [(rpc.TOKEN_KEY, "Bearer x"), *calls._metadata]
         with closing(calls):
             assert house.outcome(calls, "GetStatus") is Unauthenticated
 
