@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 _CONNECTING = "failed to connect"
+_OTHER_HOST = (
+    "the server's server.pem does not name the host of --server: "
+    "make it again with hetero-certs --server HOST"
+)
 _REASONS = (
     (
         "WRONG_VERSION_NUMBER",
         "the server does not speak TLS: start it with --certs, or this client without",
     ),
-    (
-        "Hostname Verification Check failed",
-        "the server's server.pem does not name the host of --server: "
-        "make it again with hetero-certs --server HOST",
-    ),
+    ("Hostname Verification Check failed", _OTHER_HOST),
+    ("is not in peer certificate", _OTHER_HOST),  # so said grpcio 1.76
     (
         "certificate has expired",
         "the server's server.pem, or its ca.pem, has expired: renew it with hetero-certs",

@@ -26,6 +26,11 @@ def test_a_server_that_is_away_is_waited_for(details: str) -> None:
     assert refused_handshake(details) is None
 
 
+def test_older_grpc_says_it_in_other_words() -> None:
+    said = f"{PREFIX}Peer name 127.0.0.1 is not in peer certificate"
+    assert "does not name the host of --server" in (refused_handshake(said) or "")
+
+
 def test_tokens_come_from_a_flag_a_variable_or_a_file_and_are_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

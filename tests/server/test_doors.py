@@ -155,7 +155,7 @@ def test_a_failed_handshake_says_what_to_check(
 ) -> None:
     def scene(house: House) -> None:
         with (
-            ServerLink(house.address, connect_timeout=1e9, certs=pki[client]) as link,
+            ServerLink(house.address, connect_timeout=20, certs=pki[client]) as link,
             pytest.raises(Unauthenticated, match=sentence),
         ):
             link.status()
