@@ -7,7 +7,7 @@ PROTOS := $(shell cd proto && find . -name '*.proto' | sort | sed 's,^\./,,')
 SERVICES := hetero_splitee/v1/service.proto
 CIFAR10_ZIP ?= ../shared/data/cifar10.zip
 
-.PHONY: help setup demo test chaos lint types proto check-proto check wheel-smoke bench cifar10 clean
+.PHONY: help setup demo test chaos lint types proto check-proto check wheel-smoke bench cifar10 certs clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -49,7 +49,7 @@ wheel-smoke: $(READY)  ## the built wheel, alone, in a fresh environment
 	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
 	$(PYTHON) -m venv build/smoke
 	build/smoke/bin/pip install --quiet --constraint constraints.txt dist/*.whl
-	cd build && for command in hetero-server hetero-client hetero-infer hetero-sim; do smoke/bin/$$command --help >/dev/null || exit 1; done
+	cd build && for command in hetero-server hetero-client hetero-infer hetero-sim hetero-certs; do smoke/bin/$$command --help >/dev/null || exit 1; done
 	cd build && smoke/bin/hetero-client --list-cuts --width 8
 
 bench: $(READY)  ## speed and memory, as ratios of one run (docs/performance.md)
@@ -57,6 +57,9 @@ bench: $(READY)  ## speed and memory, as ratios of one run (docs/performance.md)
 
 cifar10: $(READY)  ## real CIFAR-10, both strategies and centralized (half an hour on two cores)
 	$(BIN)/python benchmarks/cifar10.py --zip $(CIFAR10_ZIP)
+
+certs: $(READY)  ## certificates in DIR: make certs DIR=certs SERVER=host CLIENTS="board-1 board-2"
+	$(BIN)/python -m hetero_server.certs $(DIR) $(if $(SERVER),--server $(SERVER)) $(CLIENTS:%=--client %)
 
 clean:  ## forget builds and environments, keep runs
 	rm -rf $(VENV) build dist

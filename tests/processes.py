@@ -73,6 +73,7 @@ class Process:
     def __enter__(self) -> Process:
         ours = ("HETERO_", "COLUMNS")  # settings, and the width of tables
         environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+        environment["HOME"] = str(self.folder)  # whoever runs the tests may have certificates
         with self._stderr.open("w") as stderr:
             self._process = subprocess.Popen(
                 self._command,

@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "hetero_lab": {"hetero_common", "hetero_server", "hetero_client"},
 }
 KNOW_THE_WIRE = {
+    "hetero_common.credentials",
     "hetero_common.frames",
     "hetero_common.wire",
     "hetero_common.rpc",

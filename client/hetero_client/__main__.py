@@ -45,7 +45,12 @@ def _run(settings: ClientSettings) -> None:
     elif settings.cut_layer is None:
         raise SettingsError("--cut-layer is missing: --list-cuts prints what each choice costs")
     else:
-        with ServerLink(settings.server, settings.connect_timeout) as link:
+        with ServerLink(
+            settings.server,
+            settings.connect_timeout,
+            certs=settings.certs,
+            token=settings.resolved_token(),
+        ) as link:
             _take_part(settings, settings.cut_layer, link)
 
 

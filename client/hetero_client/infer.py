@@ -46,7 +46,12 @@ def _run(settings: InferenceSettings) -> None:
         raise SettingsError("--curve needs labels: give a --dataset")
     device = TrainedDevice(settings)
     images, test = _inputs(settings, device.plan)
-    with ServerLink(settings.server, wire_dtype=device.plan.wire) as link:
+    with ServerLink(
+        settings.server,
+        wire_dtype=device.plan.wire,
+        certs=settings.certs,
+        token=settings.resolved_token(),
+    ) as link:
         device.link = link
         if settings.curve and test is not None:
             rows = min(settings.batch_size, device.plan.predict_rows)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator
 from pydantic_settings import CliPositionalArg
 
 from hetero_common.errors import SettingsError
@@ -14,6 +14,9 @@ from hetero_common.models.factory import is_factory
 from hetero_common.partition import parse_shard
 from hetero_common.plan import Plan
 from hetero_common.settings import Settings
+
+_OF_THE_SERVER = frozenset({"tokens"})
+"""Could be taken for a misspelt `token`."""
 
 
 class DataSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
@@ -75,8 +78,39 @@ class ModelExpectation(BaseModel, frozen=True, use_attribute_docstrings=True):
                 )
 
 
-class ClientSettings(Settings, DataSettings, ModelExpectation, frozen=True):
+class CredentialSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
+    """Who this device is to the server, and how it knows the server."""
+
+    certs: Path | None = None
+    """Directory with ca.pem, client.pem and client.key; by default ~/.config/hetero-splitee/certs,
+    if it exists and the server's address is not loopback. With a token, ca.pem is enough."""
+    token: SecretStr | None = None
+    """Token that says who this client is. Other users of the machine see a flag: better in the
+    variable HETERO_TOKEN or in a file. It is not kept in settings.yaml."""
+    token_file: Path | None = None
+    """File that holds the token."""
+
+    def resolved_token(self) -> str | None:
+        """The token, wherever it was given.
+
+        Raises:
+            SettingsError: The file can not be read, or what it holds is no token.
+        """
+        text = self.token.get_secret_value() if self.token else None
+        if text is None and self.token_file is not None:
+            try:
+                text = self.token_file.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError):
+                raise SettingsError(f"--token-file {self.token_file} can not be read") from None
+        if text is not None and (not text or not all("!" <= letter <= "~" for letter in text)):
+            raise SettingsError("a token consists of ASCII letters, digits and signs, no spaces")
+        return text
+
+
+class ClientSettings(Settings, DataSettings, ModelExpectation, CredentialSettings, frozen=True):
     """Train layers 1..l and an early exit on this device, together with a hetero-server."""
+
+    other_commands: ClassVar = _OF_THE_SERVER
 
     cut_layer: int | None = None
     """Last layer on this device; --list-cuts prints what each choice costs."""
@@ -107,9 +141,10 @@ class ClientSettings(Settings, DataSettings, ModelExpectation, frozen=True):
         return self.client_id or default
 
 
-class InferenceSettings(Settings):
+class InferenceSettings(Settings, CredentialSettings, frozen=True):
     """Answer images with a trained device and, where it is not sure, its server."""
 
+    other_commands: ClassVar = _OF_THE_SERVER
     images: CliPositionalArg[tuple[Path, ...]] = ()
     """Image files to answer."""
     run: Path

@@ -8,12 +8,13 @@ import queue
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 import torch
 from torch import Tensor
 
-from hetero_client.calls import Calls, translated
+from hetero_client.calls import Calls
 from hetero_client.inbox import Inbox, Outgoing
 from hetero_client.stream import Item, TrainingStream
 from hetero_common import codec, wire
@@ -64,14 +65,25 @@ class ServerLink:
         address: `host:port`.
         connect_timeout: Seconds to keep trying to reach a server that does not answer.
         wire_dtype: How activations travel, until `status` learns it from the server.
+        certs: Directory of certificates, for TLS.
+        token: Says who this client is, beside or instead of its certificate.
+
+    Raises:
+        SettingsError: The certificates can not be used, or the token would go out unencrypted.
     """
 
     def __init__(
-        self, address: str, connect_timeout: float = 60.0, wire_dtype: str = "fp32"
+        self,
+        address: str,
+        connect_timeout: float = 60.0,
+        wire_dtype: str = "fp32",
+        *,
+        certs: Path | None = None,
+        token: str | None = None,
     ) -> None:
         self.address = address
         self.connect_timeout = connect_timeout
-        self._calls = Calls(address)
+        self._calls = Calls(address, certs, token)
         self._wire_dtype = wire_dtype
         self._inbox = Inbox()
         self._stream: TrainingStream | None = None
@@ -251,7 +263,7 @@ class ServerLink:
     def pull_state(self) -> Weights:
         """Get the weights that this client continues with."""
         data, announced = io.BytesIO(), 0
-        with translated():
+        with self._calls.translated():
             for frame in self._calls.stream("PullState", pb.PullStateRequest()):
                 announced = frame.message.header.bytes if frame.message else announced
                 data.write(frame.chunk or b"")
@@ -285,7 +297,7 @@ class ServerLink:
         outgoing.put(
             pb.PredictRequest(open=pb.PredictOpen(cut_layer=cut_layer, fingerprint=fingerprint))
         )
-        with translated():
+        with self._calls.translated():
             answers = self._calls.stream("Predict", iter(outgoing.get, None), timeout=deadline)
             try:
                 ahead = 0

@@ -11,6 +11,8 @@
     │   └── ModelMismatch
     ├── UnknownSession           the session was never opened or has ended: register again
     ├── Superseded               a newer process has this client's id: this one stops
+    ├── Unauthenticated          no credential, or a wrong one: the caller can not come in
+    ├── PermissionDenied         a good credential, but another client's
     ├── LimitExceeded            more than was agreed: batches without credit, bytes, rows
     ├── NotTraining              the server only serves, or the run is over
     ├── ServerUnreachable        nobody answers there, or the connection broke
@@ -116,6 +118,25 @@ class Superseded(HeteroError):
 
     def __init__(self, client_id: str) -> None:
         super().__init__(f"a newer process registered as {client_id}: this one can stop")
+
+
+class Unauthenticated(HeteroError):
+    """A side shows no credential that the other one accepts; trying again does not help."""
+
+
+class PermissionDenied(HeteroError):
+    """The credential is good, but not for acting as this client.
+
+    Args:
+        client_id: As whom the caller would act.
+        identity: Who it is by its credential.
+    """
+
+    def __init__(self, client_id: str, identity: str) -> None:
+        super().__init__(
+            f"this credential is {identity}'s and not {client_id}'s: "
+            f"start the client with --client-id {identity}, or give it a credential of its own"
+        )
 
 
 class LimitExceeded(HeteroError):

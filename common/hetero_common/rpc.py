@@ -24,6 +24,8 @@ SESSION_KEY = "hetero-session"
 """Metadata key of the session token that Register hands out."""
 ERROR_KEY = "hetero-error"
 """Trailing metadata key that names the error class."""
+TOKEN_KEY = "authorization"
+"""Metadata key of a client's token, as `Bearer TOKEN`."""
 
 STATUS: dict[type[errors.HeteroError], grpc.StatusCode] = {
     errors.SettingsError: grpc.StatusCode.FAILED_PRECONDITION,
@@ -36,6 +38,8 @@ STATUS: dict[type[errors.HeteroError], grpc.StatusCode] = {
     errors.ModelMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     errors.UnknownSession: grpc.StatusCode.ABORTED,
     errors.Superseded: grpc.StatusCode.ABORTED,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     errors.LimitExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.NotTraining: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ServerUnreachable: grpc.StatusCode.UNAVAILABLE,

@@ -7,10 +7,10 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableFlags
 
@@ -36,6 +36,9 @@ class Settings(BaseSettings):
         cli_hide_none_type=True,
         cli_exit_on_error=False,
     )
+
+    other_commands: ClassVar[frozenset[str]] = frozenset()
+    """Settings of other commands that could be taken for a misspelt one of this command."""
 
     config: Path | None = None
     """YAML file with any of these settings, names with underscores."""
@@ -92,8 +95,9 @@ def _resolve(
 
 
 def as_yaml(settings: Settings) -> str:
-    """The resolved settings, in the form that `--config` reads."""
-    values = settings.model_dump(mode="json", exclude={"config"}, exclude_none=True)
+    """The resolved settings, in the form that `--config` reads; what is secret is left out."""
+    secret = {name for name, value in settings if isinstance(value, SecretStr)}
+    values = settings.model_dump(mode="json", exclude={"config", *secret}, exclude_none=True)
     return yaml.safe_dump(values, sort_keys=False)
 
 
@@ -126,8 +130,9 @@ def _config_file(flags: Sequence[str]) -> str | None:
 def _refuse_misspelt_variables(settings_class: type[Settings]) -> None:
     """A variable close to a setting is a misspelling; others belong to the other commands."""
     names = [f"{ENV_PREFIX}{name.upper()}" for name in settings_class.model_fields]
+    known = {*names, *(f"{ENV_PREFIX}{name.upper()}" for name in settings_class.other_commands)}
     for variable in os.environ:
-        if variable.startswith(ENV_PREFIX) and variable not in names:
+        if variable.startswith(ENV_PREFIX) and variable not in known:
             close = difflib.get_close_matches(variable, names, n=1, cutoff=0.9)
             if close:
                 raise SettingsError(f"unknown variable {variable}: did you mean {close[0]}?")

@@ -10,9 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from hetero_client.settings import ClientSettings, DataSettings, InferenceSettings, ModelExpectation
+from hetero_client.settings import (
+    ClientSettings,
+    CredentialSettings,
+    DataSettings,
+    InferenceSettings,
+    ModelExpectation,
+)
 from hetero_common.plan import Plan
 from hetero_common.settings import Settings
 from hetero_lab.settings import SimulationSettings
@@ -30,11 +37,19 @@ _GROUPS: dict[type, str] = {
     StrategySettings: "strategy",
     DataSettings: "data",
     ModelExpectation: "expectation",
+    CredentialSettings: "credentials",
     Settings: "process",
 }
 """Name of the group that a class's fields make up, in the order of the tables."""
 
-_KINDS = {bool: "switch", int: "integer", float: "number", str: "text", Path: "path"}
+_KINDS = {
+    bool: "switch",
+    int: "integer",
+    float: "number",
+    str: "text",
+    SecretStr: "text",
+    Path: "path",
+}
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 _PREFACE = """\

@@ -136,7 +136,12 @@ async def _listening(
     )
     service = HeteroSplitService(runner, run_id, settings.strategy)
     server, port = await start_server(
-        service, settings.listen, insecure=settings.insecure, reflect=settings.reflection
+        service,
+        settings.listen,
+        insecure=settings.insecure,
+        certs=settings.certs,
+        tokens=settings.tokens,
+        reflect=settings.reflection,
     )
     host = settings.listen.rpartition(":")[0]
     print(f"listening on {host}:{port}", flush=True)

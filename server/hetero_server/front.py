@@ -1,12 +1,12 @@
-"""The gRPC server around a servicer: handlers, errors, health, and the address it listens on."""
+"""The gRPC server around a servicer: handlers, callers, errors, health, and where it listens."""
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,7 +17,9 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from hetero_common import rpc
+from hetero_common.credentials import certificates_for, is_loopback, server_credentials
 from hetero_common.errors import HeteroError, RefusedInput, ServerFault, SettingsError
+from hetero_server.access import Caller, Identify, TokenOwners, anybody, certificate_owner
 
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _REFLECTION = reflection.SERVICE_NAME
@@ -26,74 +28,104 @@ log = logging.getLogger(__name__)
 
 
 async def start_server(
-    servicer: object, listen: str, *, insecure: bool, reflect: bool = False
+    servicer: object,
+    listen: str,
+    *,
+    insecure: bool,
+    certs: Path | None = None,
+    tokens: Path | None = None,
+    reflect: bool = False,
 ) -> tuple[Any, int]:
     """Start a server with one method of `servicer` per RPC; returns it and its port.
 
-    With `reflect` it also describes its services to tools such as grpcurl.
+    Args:
+        servicer: Its methods take a request and a `Caller`.
+        listen: HOST:PORT.
+        insecure: Other machines may come in without encryption or authentication.
+        certs: Directory of certificates, for TLS.
+        tokens: File of the clients' tokens; without it, TLS asks for client certificates.
+        reflect: Describe the services to tools such as grpcurl, too.
 
     Raises:
-        SettingsError: The address can not be listened on, or may not without `insecure`.
+        SettingsError: The address can not be listened on, or may not like this.
     """
-    host = listen.rpartition(":")[0]
-    if not insecure and not _is_loopback(host):
-        raise SettingsError(
-            f"--listen {listen} can be reached from other machines, without encryption or "
-            "authentication: spell out --insecure if that network is yours alone"
-        )
+    certs = certs if insecure else certificates_for(listen, certs)
+    _require_doors(listen, insecure, certs, tokens)
     server = grpc.aio.server(options=rpc.SERVER_OPTIONS)
-    server.add_generic_rpc_handlers((_handlers(servicer),))
+    server.add_generic_rpc_handlers((_handlers(servicer, _identify(certs, tokens)),))
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if reflect:
         reflection.enable_server_reflection((rpc.SERVICE.full_name, _HEALTH, _REFLECTION), server)
-    try:
-        bound = server.add_insecure_port(listen)
-    except RuntimeError:
-        bound = 0
-    if bound == 0:
-        raise SettingsError(
-            f"can not listen on {listen}: the port is in use or the address is not this machine's; "
-            "choose another --listen, port 0 takes any free one"
-        )
+    bound = _bind(server, listen, certs, ask_clients=tokens is None)
     await server.start()
     for service in ("", rpc.SERVICE.full_name):
         await health.set(service, health_pb2.HealthCheckResponse.SERVING)
     return server, bound
 
 
-def _is_loopback(host: str) -> bool:
-    bare = host.strip("[]")
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(bare).is_loopback
-    return bare == "localhost"
+def _require_doors(listen: str, insecure: bool, certs: Path | None, tokens: Path | None) -> None:
+    if insecure or certs is not None or is_loopback(listen):
+        return
+    lacking = "with tokens but without encryption" if tokens else "without TLS and authentication"
+    raise SettingsError(
+        f"--listen {listen} can be reached from other machines, {lacking}: give --certs, which "
+        "hetero-certs makes, or spell out --insecure if that network is yours alone"
+    )
 
 
-def _handlers(servicer: object) -> grpc.GenericRpcHandler:
+def _identify(certs: Path | None, tokens: Path | None) -> Identify:
+    if tokens is not None:
+        return TokenOwners(tokens)
+    return anybody if certs is None else certificate_owner
+
+
+def _bind(server: Any, listen: str, certs: Path | None, *, ask_clients: bool) -> int:
+    bound = 0
+    credentials = certs and server_credentials(certs, ask_clients=ask_clients)
+    with contextlib.suppress(RuntimeError):
+        if credentials is None:
+            bound = server.add_insecure_port(listen)
+        else:
+            bound = server.add_secure_port(listen, credentials)
+    if bound == 0:
+        raise SettingsError(
+            f"can not listen on {listen}: the port is in use or the address is not this machine's; "
+            "choose another --listen, port 0 takes any free one"
+        )
+    return bound
+
+
+def _handlers(servicer: object, identify: Identify) -> grpc.GenericRpcHandler:
     handlers = {
-        method.name: rpc.handler(method, _guarded(method, getattr(servicer, method.name)))
+        method.name: rpc.handler(method, _guarded(method, getattr(servicer, method.name), identify))
         for method in rpc.SERVICE.methods
     }
     return grpc.method_handlers_generic_handler(rpc.SERVICE.full_name, handlers)
 
 
-def _guarded(method: MethodDescriptor, behavior: Callable[..., Any]) -> Callable[..., Any]:
-    """The behavior with its errors turned into statuses: nothing else leaves the process."""
+def _guarded(
+    method: MethodDescriptor, behavior: Callable[..., Any], identify: Identify
+) -> Callable[..., Any]:
+    """The behavior for known callers only, with its errors turned into statuses.
+
+    Every call comes in here, and nothing else leaves the process.
+    """
     if method.server_streaming:
 
         async def stream(request: object, context: rpc.ServicerContext) -> AsyncIterator[object]:
-            async with (
-                _translated(context),
-                contextlib.aclosing(behavior(_read(method, request), context)) as answers,
-            ):
-                async for answer in answers:
-                    yield answer
+            async with _translated(context):
+                caller = Caller.of(context, identify)
+                async with contextlib.aclosing(behavior(_read(method, request), caller)) as answers:
+                    async for answer in answers:
+                        yield answer
 
         return stream
 
     async def call(request: object, context: rpc.ServicerContext) -> object:
         async with _translated(context):
-            answer: Awaitable[object] = behavior(_read(method, request), context)
+            caller = Caller.of(context, identify)
+            answer: Awaitable[object] = behavior(_read(method, request), caller)
             return await answer
         raise AssertionError("an aborted call does not return")
 

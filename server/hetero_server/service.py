@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hetero_common import codec, rpc, wire
+from hetero_common import codec, wire
 from hetero_common.codec import Payload
 from hetero_common.control import Evaluate, Evaluation, Finish, RoundDone, StartRound
 from hetero_common.errors import (
@@ -22,9 +22,9 @@ from hetero_common.errors import (
     VersionMismatch,
 )
 from hetero_common.frames import Assembler, Frame, frames
-from hetero_common.rpc import ServicerContext as Context
 from hetero_common.version import PROTOCOL_VERSION
 from hetero_common.wire import Incoming, TensorSchema
+from hetero_server.access import Caller
 from hetero_server.engine import Engine
 from hetero_server.members import GONE, Ack, Batch, Member, MemberState
 from hetero_server.pulse import Pulse
@@ -52,9 +52,7 @@ class HeteroSplitService:
         self._strategy = strategy
         self._sessions: dict[str, Member] = {}
 
-    async def GetStatus(
-        self, request: pb.GetStatusRequest, context: Context
-    ) -> pb.GetStatusResponse:
+    async def GetStatus(self, request: pb.GetStatusRequest, caller: Caller) -> pb.GetStatusResponse:
         """What the server trains and who takes part."""
         engine = self._engine
         return pb.GetStatusResponse(
@@ -68,13 +66,14 @@ class HeteroSplitService:
             fingerprint=engine.initial.fingerprint,
         )
 
-    async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
+    async def Register(self, request: pb.RegisterRequest, caller: Caller) -> pb.RegisterResponse:
         """Open a session."""
         engine = self._engine
         if request.protocol_version != PROTOCOL_VERSION:
             raise VersionMismatch(request.protocol_version, PROTOCOL_VERSION)
         if not 1 <= len(request.client_id) <= 100 or not request.client_id.isprintable():
             raise RefusedInput("a client id has 1 to 100 characters, all of them printable")
+        caller.require(request.client_id)
         self._require_model(request.fingerprint)
         if engine.plan.wire not in map(wire.wire_dtype_name, request.wire_dtypes):
             raise RefusedInput(f"the run's wire dtype is {engine.plan.wire}: upgrade the client")
@@ -96,10 +95,10 @@ class HeteroSplitService:
         )
 
     async def Train(
-        self, requests: AsyncIterator[Frame[pb.TrainRequest]], context: Context
+        self, requests: AsyncIterator[Frame[pb.TrainRequest]], caller: Caller
     ) -> AsyncIterator[Frame[pb.TrainResponse] | pb.TrainResponse]:
         """Take batches and reports, tell acknowledgements and directives."""
-        member = self._member(context)
+        member = self._member(caller)
         if member.attached:
             raise LimitExceeded("this session has a training stream already")
         wake = self._runner.watch(member)
@@ -131,10 +130,10 @@ class HeteroSplitService:
             self._drop(member, MemberState.STALE)
 
     async def PushState(
-        self, requests: AsyncIterator[Frame[pb.PushStateRequest]], context: Context
+        self, requests: AsyncIterator[Frame[pb.PushStateRequest]], caller: Caller
     ) -> pb.PushStateResponse:
         """Take a client's prefix and exit."""
-        member = self._member(context)
+        member = self._member(caller)
         first = await anext(requests, None)
         header = first.message.header if first and first.message else pb.StateHeader()
         if first is None or not header.bytes:
@@ -152,17 +151,17 @@ class HeteroSplitService:
         return pb.PushStateResponse()
 
     async def PullState(
-        self, request: pb.PullStateRequest, context: Context
+        self, request: pb.PullStateRequest, caller: Caller
     ) -> AsyncIterator[Frame[pb.PullStateResponse]]:
         """Give a client the weights to continue with."""
-        weights = self._engine.shared.for_cut(self._member(context).cut_layer)
+        weights = self._engine.shared.for_cut(self._member(caller).cut_layer)
         data = memoryview(await self._runner.compute.run(weights.to_bytes))
         header = pb.StateHeader(round=self._engine.round, bytes=data.nbytes)
         for frame in frames(pb.PullStateResponse(header=header), data):
             yield frame
 
     async def Predict(
-        self, requests: AsyncIterator[Frame[pb.PredictRequest]], context: Context
+        self, requests: AsyncIterator[Frame[pb.PredictRequest]], caller: Caller
     ) -> AsyncIterator[pb.PredictResponse]:
         """Activations in, class probabilities out."""
         first = await anext(requests, None)
@@ -171,7 +170,7 @@ class HeteroSplitService:
         cut_layer = first.message.open.cut_layer
         self._require_model(first.message.open.fingerprint)
         self._engine.initial.require_cut(cut_layer)
-        member = self._member(context) if _session(context) else None
+        member = self._member(caller) if caller.session else None
         client_id = member.client_id if member else None
         schema = self._schema(cut_layer, self._engine.plan.predict_rows)
         async for request in requests:
@@ -186,9 +185,9 @@ class HeteroSplitService:
             )
             yield pb.PredictResponse(probabilities=answer.numpy().tobytes(), rows=len(answer))
 
-    async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveResponse:
+    async def Leave(self, request: pb.LeaveRequest, caller: Caller) -> pb.LeaveResponse:
         """End a session."""
-        self._drop(self._member(context), MemberState.LEFT)
+        self._drop(self._member(caller), MemberState.LEFT)
         return pb.LeaveResponse()
 
     async def _take(self, member: Member, requests: AsyncIterator[Frame[pb.TrainRequest]]) -> None:
@@ -233,10 +232,11 @@ class HeteroSplitService:
     def _predict(self, payload: Payload, cut_layer: int, client_id: str | None) -> Tensor:
         return self._engine.predict(codec.decode(payload), cut_layer, client_id)
 
-    def _member(self, context: Context) -> Member:
-        member = self._sessions.get(_session(context))
+    def _member(self, caller: Caller) -> Member:
+        member = self._sessions.get(caller.session)
         if member is None:
             raise UnknownSession(_NO_SESSION)
+        caller.require(member.client_id)
         _require_current(member)
         return member
 
@@ -327,8 +327,3 @@ def _member_status(member: Member) -> pb.MemberStatus:
         samples=member.samples,
         bytes_received=member.bytes_received,
     )
-
-
-def _session(context: Context) -> str:
-    metadata = dict(context.invocation_metadata() or ())
-    return str(metadata.get(rpc.SESSION_KEY, ""))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -30,12 +30,19 @@ class StrategySettings(BaseModel, frozen=True, use_attribute_docstrings=True):
 class ServerSettings(Settings, StrategySettings, Plan, frozen=True):
     """Train the deeper layers of a network whose first layers run on hetero-clients."""
 
+    other_commands: ClassVar = frozenset({"token"})
+
     run_dir: Path | None = None
     """Directory for settings, metrics and weights; by default a new one below runs/."""
     listen: str = "127.0.0.1:50051"
     """HOST:PORT to listen on; port 0 takes any free one."""
     insecure: bool = False
     """Allow an address that other machines can reach, without encryption or authentication."""
+    certs: Path | None = None
+    """Directory with ca.pem, server.pem and server.key; by default ~/.config/hetero-splitee/certs,
+    if it exists and the address is not loopback. Clients then need a certificate, or a token."""
+    tokens: Path | None = None
+    """File of `client-id sha256-hex` lines: clients show a token instead of a certificate."""
     reflection: bool = False
     """Describe the services to tools such as grpcurl."""
     clients: int = Field(1, ge=1)

@@ -14,6 +14,7 @@ from hetero_common.errors import (
     Mismatch,
     ModelMismatch,
     NonFinite,
+    PermissionDenied,
     ServerFault,
     ServerUnreachable,
     StepGap,
@@ -52,6 +53,12 @@ WITH_A_SENTENCE_OF_THEIR_OWN: list[tuple[HeteroError, str]] = [
         "the client built a model with fingerprint aaaaaaaaaaaa, the server trains bbbbbbbbbbbb: "
         "install the same model code on both sides",
     ),
+    (
+        PermissionDenied("board-2", "board-1"),
+        "this credential is board-1's and not board-2's: start the client with --client-id "
+        "board-1, or give it a credential of its own",
+    ),
+    (Superseded("a"), "a newer process registered as a: this one can stop"),
     (ServerFault("c0ffee"), "the server failed; its log has the details under id c0ffee"),
 ]
 

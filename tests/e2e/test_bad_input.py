@@ -79,8 +79,11 @@ def complaint(
         (("--model", "no_such_module:make"), r"model 'no_such_module:make' can not be imported"),
         (("--device", "cuda:99"), r"device cuda:99 is not to be had: torch sees \d+ CUDA devices"),
         (("--device", "abacus"), r"unknown device 'abacus': use cpu, cuda or cuda:N"),
-        (("--listen", "0.0.0.0:0", *SMALL), r"other machines.*: spell out --insecure"),
-        (("--listen", "[::]:0", *SMALL), r"other machines.*: spell out --insecure"),
+        (
+            ("--listen", "0.0.0.0:0", *SMALL),
+            r"other machines.* give --certs.* spell out --insecure",
+        ),
+        (("--listen", "[::]:0", *SMALL), r"other machines.* give --certs.* spell out --insecure"),
         (("--config", "none.yaml"), r"settings file none.yaml can not be read: No such file"),
         (("--serve", "."), r"\. is no run directory: it has no valid plan.json"),
     ],

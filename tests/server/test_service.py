@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
@@ -12,8 +11,8 @@ from hetero_common.compute import Compute
 from hetero_common.errors import RefusedInput, UnknownSession
 from hetero_common.frames import Frame
 from hetero_common.plan import Plan
-from hetero_common.rpc import SESSION_KEY
 from hetero_common.version import PROTOCOL_VERSION
+from hetero_server.access import Caller
 from hetero_server.engine import Engine
 from hetero_server.initial import InitialModel
 from hetero_server.members import Ack, MemberState
@@ -27,16 +26,6 @@ from hetero_splitee.v1 import tensor_pb2
 PLAN = Plan(model="tinycnn", width=4, image_size=8, rounds=2, steps_per_round=2, batch_size=4)
 
 
-class Context:
-    """What the service reads of a gRPC context."""
-
-    def __init__(self, session: str = "") -> None:
-        self._session = session
-
-    def invocation_metadata(self) -> list[tuple[str, str]]:
-        return [(SESSION_KEY, self._session)] if self._session else []
-
-
 def a_service() -> tuple[HeteroSplitService, Runner, Engine]:
     initial = InitialModel(PLAN)
     strategy = Sequential(PLAN, Compute(), initial.fresh)
@@ -45,7 +34,7 @@ def a_service() -> tuple[HeteroSplitService, Runner, Engine]:
     return HeteroSplitService(runner, "run", "sequential"), runner, engine
 
 
-async def register(service: HeteroSplitService, engine: Engine) -> Any:
+async def register(service: HeteroSplitService, engine: Engine) -> Caller:
     request = pb.RegisterRequest(
         protocol_version=PROTOCOL_VERSION,
         client_id="a",
@@ -54,8 +43,8 @@ async def register(service: HeteroSplitService, engine: Engine) -> Any:
         shard_size=64,
         wire_dtypes=[tensor_pb2.WIRE_DTYPE_FP32],
     )
-    answer = await service.Register(request, Context())  # type: ignore[arg-type] # a stand-in
-    return Context(answer.session)
+    answer = await service.Register(request, Caller())
+    return Caller(session=answer.session)
 
 
 def test_a_refused_client_is_told_although_an_acknowledgement_comes_at_the_same_time() -> None:
@@ -63,7 +52,7 @@ def test_a_refused_client_is_told_although_an_acknowledgement_comes_at_the_same_
 
     async def scenario() -> None:
         service, runner, engine = a_service()
-        context = await register(service, engine)
+        caller = await register(service, engine)
         member = engine.members["a"]
         refuse = asyncio.Event()
 
@@ -76,7 +65,7 @@ def test_a_refused_client_is_told_although_an_acknowledgement_comes_at_the_same_
             member.outbox.append(Ack(0, 0))
             runner.changed()
 
-        answers = service.Train(requests(), context)
+        answers = service.Train(requests(), caller)
         first = await anext(answers)
         assert isinstance(first, pb.TrainResponse)
         assert first.WhichOneof("kind") == "start_round"
@@ -93,20 +82,20 @@ def test_a_refused_client_is_told_although_an_acknowledgement_comes_at_the_same_
 def test_a_session_has_one_training_stream_and_ends_with_it() -> None:
     async def scenario() -> None:
         service, runner, engine = a_service()
-        context = await register(service, engine)
+        caller = await register(service, engine)
 
         async def silence() -> AsyncIterator[Frame[pb.TrainRequest]]:
             await asyncio.Event().wait()
             yield Frame(pb.TrainRequest())
 
-        answers = service.Train(silence(), context)
+        answers = service.Train(silence(), caller)
         await anext(answers)
         with pytest.raises(Exception, match="has a training stream already"):
-            await anext(service.Train(silence(), context))
+            await anext(service.Train(silence(), caller))
         await answers.aclose()  # type: ignore[attr-defined] # it is a generator
         assert engine.members["a"].state is MemberState.STALE
         with pytest.raises(UnknownSession):
-            await service.Leave(pb.LeaveRequest(), context)
+            await service.Leave(pb.LeaveRequest(), caller)
         runner.compute.close()
 
     asyncio.run(asyncio.wait_for(scenario(), timeout=30))
