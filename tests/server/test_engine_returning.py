@@ -338,7 +338,7 @@ def test_patience_does_not_grow_by_waiting_in_vain() -> None:
     run.join("b")
     for _ in range(5):
         run.train("a")
-        watch.wait(61)
+        watch.wait(62)
         run.work()
     assert watch.released() == ["b"] * 5
     assert watch.attendance.limit() == 60
