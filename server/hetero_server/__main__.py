@@ -60,7 +60,6 @@ def _run(settings: ServerSettings) -> None:
     if settings.resume is not None:
         run_id = require_resumable(path, settings.plan())
     with RunDir(path) as run_dir:
-        run_dir.write(SETTINGS_FILE, as_yaml(settings))
         run_dir.write(PLAN_FILE, settings.plan().model_dump_json(indent=2))
         asyncio.run(_train(settings, initial, run_dir, run_id))
 
@@ -80,7 +79,9 @@ async def _train(
         saving=Saving(store, settings.checkpoint_every),
     )
     engine.begin(store.newest() if settings.resume else None)
-    async with _listening(engine, settings, run_id) as runner:
+    async with _listening(engine, settings, run_id) as (runner, address):
+        # Clients know this address: a resumed run listens there again, whatever was asked for.
+        run_dir.write(SETTINGS_FILE, as_yaml(settings.model_copy(update={"listen": address})))
         tasks = [asyncio.create_task(task) for task in (runner.run(), runner.attend())]
         over = asyncio.create_task(runner.over())
         _leave_off_on_signals(runner)
@@ -125,7 +126,8 @@ async def _serve(settings: ServerSettings, run: Path) -> None:
 @contextlib.asynccontextmanager
 async def _listening(
     engine: Engine, settings: ServerSettings, run_id: str
-) -> AsyncIterator[Runner]:
+) -> AsyncIterator[tuple[Runner, str]]:
+    """A runner and the HOST:PORT at which it can be reached."""
     compute = ComputeThread()
     runner = Runner(
         engine,
@@ -143,10 +145,10 @@ async def _listening(
         tokens=settings.tokens,
         reflect=settings.reflection,
     )
-    host = settings.listen.rpartition(":")[0]
-    print(f"listening on {host}:{port}", flush=True)
+    address = f"{settings.listen.rpartition(':')[0]}:{port}"
+    print(f"listening on {address}", flush=True)
     try:
-        yield runner
+        yield runner, address
     finally:
         await server.stop(_FAREWELL_SECONDS)
         compute.close()

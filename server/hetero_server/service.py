@@ -125,9 +125,9 @@ class HeteroSplitService:
             reader.result()
         finally:
             pulse.stop()
-            reader.cancel()
             self._runner.unwatch(member)
-            self._drop(member, MemberState.STALE)
+            self._drop(member, _farewell(reader))
+            reader.cancel()
 
     async def PushState(
         self, requests: AsyncIterator[Frame[pb.PushStateRequest]], caller: Caller
@@ -142,7 +142,8 @@ class HeteroSplitService:
         if header.bytes > limit:
             raise LimitExceeded(f"a pushed state has at most {limit} bytes at this cut layer")
         assembler = Assembler(header.bytes)
-        await _collect(assembler, first, requests, "a pushed state")
+        if not await _collect(assembler, first, requests, "a pushed state"):
+            raise RefusedInput("the stream ended within a pushed state")
         data = bytes(assembler.view())
         weights = await self._runner.compute.run(
             partial(self._engine.shared.read_pushed, member.cut_layer, data)
@@ -178,6 +179,8 @@ class HeteroSplitService:
                 raise RefusedInput("an activation begins with its header")
             tensor = schema.admit(request.message.activation)
             payload = await _receive(tensor, request, requests)
+            if payload is None:
+                raise RefusedInput("the stream ended within an announced tensor")
             if member is not None:
                 member.progress += 1  # an evaluation can take long
             answer = await self._runner.compute.run(
@@ -226,6 +229,8 @@ class HeteroSplitService:
         labels = list(batch.labels)
         self._engine.admit(member.client_id, batch.round, batch.step, labels, rows)
         payload = await _receive(tensor, first, requests)
+        if payload is None:
+            return  # its connection has broken: it will send the batch again
         _require_current(member)
         self._engine.submit(member.client_id, Batch(batch.round, batch.step, payload, labels))
 
@@ -264,10 +269,10 @@ def _require_current(member: Member) -> None:
 
 async def _receive(
     tensor: Incoming, first: Frame[Any], following: AsyncIterator[Frame[Any]]
-) -> Payload:
-    """The announced tensor, whole."""
-    await _collect(tensor, first, following, "an announced tensor")
-    return tensor.payload()
+) -> Payload | None:
+    """The announced tensor, whole; None if the stream has ended within it."""
+    is_whole = await _collect(tensor, first, following, "an announced tensor")
+    return tensor.payload() if is_whole else None
 
 
 async def _collect(
@@ -275,17 +280,26 @@ async def _collect(
     first: Frame[Any],
     following: AsyncIterator[Frame[Any]],
     what: str,
-) -> None:
+) -> bool:
     """Fill the target with the bulk bytes of its announcement and of the frames behind it."""
     if first.chunk is not None:
         target.feed(first.chunk)
     while not target.is_whole:
         frame = await anext(following, None)
         if frame is None:
-            raise RefusedInput(f"the stream ended within {what}")
+            return False
         if frame.message is not None or frame.chunk is None:
             raise RefusedInput(f"{what} is not complete")
         target.feed(frame.chunk)
+    return True
+
+
+def _farewell(reader: asyncio.Task[None]) -> MemberState:
+    """A broken connection may come back; who breaks the protocol is sent away."""
+    is_refused = reader.done() and not reader.cancelled() and reader.exception() is not None
+    if is_refused and not isinstance(reader.exception(), UnknownSession):
+        return MemberState.EVICTED
+    return MemberState.STALE
 
 
 def _messages(

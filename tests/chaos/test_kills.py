@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -53,12 +52,14 @@ class Fleet:
     """A server and three clients that can be killed and started again in the same directories."""
 
     def __init__(self, launch: Launch, folder: Path, stack: ExitStack) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.address = "{}:{}".format(*free.getsockname())
         self.folder = folder
         self._launch = launch
         self._stack = stack
-        self.server = self._start_server("--clients", "3", "--run-dir", str(self.run), *AGREED)
+        self.server = self._start_server(
+            *("--clients", "3", "--run-dir", str(self.run), "--listen", "127.0.0.1:0"),
+            *("--checkpoint-every", "3", *AGREED),
+        )
+        self.address = self.server.address
         self.clients = {f"client-{n}": self._start_client(n) for n in (1, 2, 3)}
 
     @property
@@ -70,14 +71,13 @@ class Fleet:
         self.resume_server()
 
     def resume_server(self) -> None:
-        self.server = self._start_server("--resume", str(self.run))
+        self.server = self._start_server("--resume", str(self.run))  # at the same address
 
     def kill_client(self, number: int) -> None:
         self.clients[f"client-{number}"].kill()
         self.clients[f"client-{number}"] = self._start_client(number)
 
     def _start_server(self, *flags: str) -> Process:
-        flags = (*flags, "--listen", self.address, "--checkpoint-every", "3")
         return self._stack.enter_context(self._launch("hetero-server", *flags))
 
     def _start_client(self, number: int) -> Process:

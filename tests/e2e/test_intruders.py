@@ -72,6 +72,8 @@ def siege(launch: Launch) -> Siege:
         for name, (messages, _, _) in STREAM_OFFENCES.items():
             siege.refusals[name] = crowd[name].sends(messages)
             siege.afterwards[name] = crowd[name].pulls()
+        # gRPC itself has ended this one's call, so to the server it has lost its connection.
+        Intruder(channel, "a frame larger than gRPC takes", status.fingerprint).leaves()
         siege.client, siege.server = honest.finish(), server.finish()
         siege.client_run, siege.server_run = honest.folder / "run", server.folder / "run"
     return siege

@@ -73,7 +73,7 @@ def test_a_refused_client_is_told_although_an_acknowledgement_comes_at_the_same_
         with pytest.raises(RefusedInput, match="an empty message came"):
             async for _ in answers:
                 pass
-        assert member.state is MemberState.STALE
+        assert member.state is MemberState.EVICTED, "who breaks the protocol does not come back"
         runner.compute.close()
 
     asyncio.run(asyncio.wait_for(scenario(), timeout=30))
@@ -96,6 +96,29 @@ def test_a_session_has_one_training_stream_and_ends_with_it() -> None:
         assert engine.members["a"].state is MemberState.STALE
         with pytest.raises(UnknownSession):
             await service.Leave(pb.LeaveRequest(), caller)
+        runner.compute.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), timeout=30))
+
+
+def test_a_stream_that_breaks_within_a_batch_may_be_taken_up_again() -> None:
+    async def scenario() -> None:
+        service, runner, engine = a_service()
+        caller = await register(service, engine)
+        broken = asyncio.Event()
+        header = tensor_pb2.TensorHeader(dtype=tensor_pb2.WIRE_DTYPE_FP32, shape=(4, 4, 4, 4))
+        half = pb.TrainRequest(batch=pb.Batch(labels=[0] * 4, activation=header))
+
+        async def requests() -> AsyncIterator[Frame[pb.TrainRequest]]:
+            await broken.wait()
+            yield Frame(half, memoryview(bytes(100)))
+
+        answers = service.Train(requests(), caller)
+        await anext(answers)
+        broken.set()
+        assert [answer async for answer in answers] == []
+        member = engine.members["a"]
+        assert (member.state, member.received) == (MemberState.STALE, 0)
         runner.compute.close()
 
     asyncio.run(asyncio.wait_for(scenario(), timeout=30))
