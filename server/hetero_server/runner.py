@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from hetero_common.errors import ServerUnreachable
 from hetero_server.attendance import Attendance
 from hetero_server.engine import Engine
 from hetero_server.members import Member
@@ -95,8 +96,11 @@ class Runner:
             self.changed()
 
     def leave_off(self, why: str) -> None:
-        """End the run here: it can be resumed from its last checkpoint."""
+        """End the run here: it can be resumed from its last checkpoint; clients wait for that."""
         self.left_off = why
+        for member in self.engine.roster.attached():
+            member.outbox.append(ServerUnreachable("the server was stopped, and may be resumed"))
+        self.changed()
         self._over.set()
 
     def changed(self) -> None:
