@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -30,7 +29,7 @@ from hetero_common.command import run_command
 from hetero_common.compute import Compute
 from hetero_common.errors import RefusedInput, SettingsError
 from hetero_common.plan import Plan
-from hetero_common.rundir import MODEL_FILE, PLAN_FILE
+from hetero_common.rundir import MODEL_FILE, read_plan
 from hetero_common.weights import read_file
 
 
@@ -72,12 +71,7 @@ class TrainedDevice:
     """
 
     def __init__(self, settings: InferenceSettings) -> None:
-        try:
-            self.plan = Plan.model_validate_json((settings.run / PLAN_FILE).read_bytes())
-        except (OSError, ValidationError):
-            raise SettingsError(
-                f"{settings.run} is no run directory: it has no valid {PLAN_FILE}"
-            ) from None
+        self.plan = read_plan(settings.run)
         weights, metadata = read_file(settings.run / MODEL_FILE)
         if "cut_layer" not in metadata:
             raise SettingsError(f"{settings.run} is a server's run: name the run of a client")

@@ -34,15 +34,14 @@ _PREDICTIONS_AHEAD = 4
 
 @dataclass(frozen=True)
 class Registration:
-    """What the server grants: its session, credits (batches) and steps per round.
+    """What the server grants.
 
     Attributes:
+        credits: Batches that may be unacknowledged.
         base_round: The round whose end the client goes on from; None if it starts anew.
     """
 
-    run_id: str
     credits: int
-    steps: int
     base_round: int | None
     heartbeat: float
 
@@ -165,9 +164,7 @@ class ServerLink:
         )
         self._calls.enter_session(answer.session)
         self._registration = Registration(
-            answer.run_id,
             answer.credits,
-            answer.steps,
             answer.base_round if answer.HasField("base_round") else None,
             answer.heartbeat_seconds,
         )

@@ -83,7 +83,7 @@ class CheckpointStore:
 
     def load(self, round_: int) -> Checkpoint | None:
         """The good checkpoint of this round, if there is one."""
-        return next((good for good in self._good() if good.round == round_), None)
+        return next(self._good(round_), None)
 
     def newest(self) -> Checkpoint | None:
         """The newest good checkpoint; of those that are not good, a warning says so."""
@@ -109,8 +109,10 @@ class CheckpointStore:
         named = [(_NAME.fullmatch(path.name), path) for path in self.folder.iterdir()]
         return sorted(((int(m[1]) - 1, path) for m, path in named if m is not None), reverse=True)
 
-    def _good(self) -> Iterator[Checkpoint]:
-        for _, path in self._files():
+    def _good(self, only: int | None = None) -> Iterator[Checkpoint]:
+        for round_, path in self._files():
+            if only not in (None, round_):
+                continue  # none is read, and hashed, for nothing
             try:
                 yield self._read(path)
             except _OfAnotherRun as error:

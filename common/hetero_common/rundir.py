@@ -9,7 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from hetero_common.errors import SettingsError
+from hetero_common.plan import Plan
 
 SETTINGS_FILE = "settings.yaml"
 PLAN_FILE = "plan.json"
@@ -62,6 +65,18 @@ class RunDir:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def read_plan(run: Path) -> Plan:
+    """The agreement of a run directory.
+
+    Raises:
+        SettingsError: It is none.
+    """
+    try:
+        return Plan.model_validate_json((run / PLAN_FILE).read_bytes())
+    except (OSError, ValidationError):
+        raise SettingsError(f"{run} is no run directory: it has no valid {PLAN_FILE}") from None
 
 
 def write_whole(path: Path, data: bytes) -> None:

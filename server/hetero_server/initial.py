@@ -6,14 +6,13 @@ import copy
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import ValidationError
 from torch import nn
 
 from hetero_common.compute import seeded
 from hetero_common.errors import CutLayerOutOfRange, RefusedInput, SettingsError
 from hetero_common.models import build_model
 from hetero_common.plan import Plan
-from hetero_common.rundir import MODEL_FILE, PLAN_FILE
+from hetero_common.rundir import MODEL_FILE, read_plan
 from hetero_common.split import ExitHead, activation_shapes, fingerprint, named_layers
 from hetero_common.weights import Weights, layer_states, load_states, numbered, read_file
 
@@ -66,10 +65,7 @@ def load_run(run: Path) -> InitialModel:
     Raises:
         SettingsError: It holds no finished run.
     """
-    try:
-        plan = Plan.model_validate_json((run / PLAN_FILE).read_bytes())
-    except (OSError, ValidationError):
-        raise SettingsError(f"{run} is no run directory: it has no valid {PLAN_FILE}") from None
+    plan = read_plan(run)
     weights, _ = read_file(run / MODEL_FILE)
     initial = InitialModel(plan)
     try:

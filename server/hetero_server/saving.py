@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from hetero_common.checkpoints import (
     CHECKPOINTS,
     Checkpoint,
@@ -19,7 +17,7 @@ from hetero_common.checkpoints import (
 )
 from hetero_common.errors import SettingsError
 from hetero_common.plan import Plan
-from hetero_common.rundir import PLAN_FILE
+from hetero_common.rundir import read_plan
 from hetero_common.weights import Weights
 from hetero_server.members import KEPT_FIELDS, Member, MemberState
 from hetero_server.shared import SharedWeights
@@ -90,10 +88,7 @@ def require_resumable(run: Path, plan: Plan) -> str:
     Raises:
         SettingsError: It has no good checkpoint, or another agreement.
     """
-    try:
-        agreed = Plan.model_validate_json((run / PLAN_FILE).read_bytes())
-    except (OSError, ValidationError):
-        raise SettingsError(f"{run} is no run directory: it has no valid {PLAN_FILE}") from None
+    agreed = read_plan(run)
     for name in Plan.model_fields:
         if getattr(agreed, name) != getattr(plan, name):
             flag = f"--{name.replace('_', '-')}"
