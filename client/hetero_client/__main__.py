@@ -19,6 +19,7 @@ from hetero_client.participation import Identity, Participation
 from hetero_client.progress import Progress
 from hetero_client.settings import ClientSettings
 from hetero_client.shards import load_shard, load_test
+from hetero_client.stopping import stoppable
 from hetero_client.trainer import Trainer
 from hetero_client.transport import ServerLink
 from hetero_common.checkpoints import CHECKPOINTS, CheckpointStore
@@ -45,12 +46,13 @@ def _run(settings: ClientSettings) -> None:
     elif settings.cut_layer is None:
         raise SettingsError("--cut-layer is missing: --list-cuts prints what each choice costs")
     else:
-        with ServerLink(
+        link = ServerLink(
             settings.server,
             settings.connect_timeout,
             certs=settings.certs,
             token=settings.resolved_token(),
-        ) as link:
+        )
+        with stoppable(), link:
             _take_part(settings, settings.cut_layer, link)
 
 

@@ -60,7 +60,9 @@ class Fleet:
             *("--checkpoint-every", "3", *AGREED),
         )
         self.address = self.server.address
-        self.clients = {f"client-{n}": self._start_client(n) for n in (1, 2, 3)}
+        self.clients: dict[str, Process] = {}
+        for number in (1, 2, 3):
+            self.start_client(number)
 
     @property
     def run(self) -> Path:
@@ -75,18 +77,19 @@ class Fleet:
 
     def kill_client(self, number: int) -> None:
         self.clients[f"client-{number}"].kill()
-        self.clients[f"client-{number}"] = self._start_client(number)
+        self.start_client(number)
 
     def _start_server(self, *flags: str) -> Process:
         return self._stack.enter_context(self._launch("hetero-server", *flags))
 
-    def _start_client(self, number: int) -> Process:
+    def start_client(self, number: int) -> None:
         flags = (
             *("--server", self.address, "--cut-layer", str(CUTS[number - 1])),
             *("--client-id", f"client-{number}", "--shard", f"{number}/3"),
             *("--run-dir", str(self.folder / f"client-{number}")),
         )
-        return self._stack.enter_context(self._launch("hetero-client", *flags, *DATA))
+        client = self._launch("hetero-client", *flags, *DATA)
+        self.clients[f"client-{number}"] = self._stack.enter_context(client)
 
 
 @pytest.fixture(scope="module")
@@ -162,4 +165,18 @@ def test_a_server_that_is_asked_to_stop_leaves_a_run_that_can_be_resumed(
     last = ended.stderr.splitlines()[-1]
     assert last.endswith(f"stopped by {number.name}: go on later with --resume {fleet.run}")
     fleet.resume_server()
+    require_same(fleet, undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_client_that_is_asked_to_stop_can_go_on(
+    number: signal.Signals, fleet: Fleet, undisturbed: Path
+) -> None:
+    wait_for_rounds(fleet.run, 5)
+    client = fleet.clients["client-2"]
+    client.signal(number)
+    ended = client.finish()
+    assert ended.code == 0
+    assert f"stopped by {number.name}: start it again" in ended.stderr.splitlines()[-1]
+    fleet.start_client(2)
     require_same(fleet, undisturbed)
