@@ -21,7 +21,7 @@ from hetero_common.aggregation import LayerStates
 from hetero_common.control import RoundDone, StartRound
 from hetero_common.plan import Plan, StepAt
 from hetero_server.engine import Engine
-from hetero_server.front import start_server
+from hetero_server.front import Front
 from hetero_server.initial import InitialModel
 from hetero_server.orders import arrival
 from hetero_server.runner import ComputeThread, Runner
@@ -87,13 +87,14 @@ async def served(engine: Engine) -> AsyncIterator[str]:
     compute = ComputeThread()
     runner = Runner(engine, compute)
     service = HeteroSplitService(runner, "null", "sequential")
-    server, port = await start_server(service, "127.0.0.1:0", insecure=False)
+    front = await Front.open("127.0.0.1:0")
+    front.serve(service)
     work = asyncio.create_task(runner.run())
     try:
-        yield f"127.0.0.1:{port}"
+        yield f"127.0.0.1:{front.port}"
     finally:
         work.cancel()
-        await server.stop(0)
+        await front.close()
         compute.close()
 
 

@@ -33,6 +33,8 @@ KNOW_THE_WIRE = {
     "hetero_common.wire",
     "hetero_common.rpc",
     "hetero_server.front",
+    "hetero_server.guard",
+    "hetero_server.health",
     "hetero_server.service",
     "hetero_client.calls",
     "hetero_client.stream",

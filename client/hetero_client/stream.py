@@ -15,7 +15,7 @@ from hetero_common import wire
 from hetero_common.codec import Payload
 from hetero_common.control import Directive, Evaluate, Evaluation, Finish, Report, StartRound
 from hetero_common.errors import HeteroError, Mismatch, RefusedInput, ServerUnreachable
-from hetero_common.frames import Frame, frames
+from hetero_common.frames import Assembler, Frame, frames
 from hetero_splitee.v1 import service_pb2 as pb
 
 _SILENT_BEATS = 3
@@ -113,12 +113,13 @@ def _feedback(
     assert frame.message is not None, "it holds an acknowledgement"
     if not frame.message.ack.HasField("feedback"):
         return None
-    tensor = wire.incoming(frame.message.ack.feedback)
+    tensor = wire.announced(frame.message.ack.feedback)
+    collected = Assembler(tensor.nbytes)
     chunk = frame.chunk
     while chunk is not None:
-        tensor.feed(chunk)
-        if tensor.is_whole:
-            return tensor.payload()
+        collected.feed(chunk)
+        if collected.is_whole:
+            return tensor.payload(collected.view())
         chunk = next(following, Frame()).chunk
     raise RefusedInput("the server's feedback is not complete")
 

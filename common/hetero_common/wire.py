@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from hetero_common.codec import ITEM_BYTES, Payload, channels, payload_bytes
 from hetero_common.errors import LimitExceeded, Mismatch, RefusedInput, SettingsError
-from hetero_common.frames import Assembler
 from hetero_common.plan import Plan
 from hetero_splitee.v1 import service_pb2, tensor_pb2
 
@@ -91,7 +90,7 @@ class TensorSchema:
     item_shape: tuple[int, ...]
     max_rows: int
 
-    def admit(self, header: tensor_pb2.TensorHeader) -> Incoming:
+    def admit(self, header: tensor_pb2.TensorHeader) -> Announced:
         """Check an announced tensor before a byte of it is allocated.
 
         Raises:
@@ -114,38 +113,31 @@ class TensorSchema:
         ranges = channels(shape) if name == "int8" else 0
         if len(header.minimum) != ranges or len(header.maximum) != ranges:
             raise RefusedInput(f"a {name} activation of shape {shape} takes {ranges} ranges")
-        return Incoming(header, shape, name)
+        return Announced(header, shape, name)
 
 
-class Incoming:
-    """A tensor whose chunks are arriving."""
+@dataclasses.dataclass(frozen=True)
+class Announced:
+    """A tensor whose bytes are still to come."""
 
-    def __init__(
-        self, header: tensor_pb2.TensorHeader, shape: tuple[int, ...], wire_dtype: str
-    ) -> None:
-        self._header = header
-        self._shape = shape
-        self._wire_dtype = wire_dtype
-        self._bytes = Assembler(payload_bytes(shape, wire_dtype))
+    header: tensor_pb2.TensorHeader
+    shape: tuple[int, ...]
+    wire_dtype: str
 
     @property
-    def is_whole(self) -> bool:
-        """Whether nothing is missing any more."""
-        return self._bytes.is_whole
+    def nbytes(self) -> int:
+        """How many bytes are to come; no shape can overflow it."""
+        return payload_bytes(self.shape, self.wire_dtype)
 
-    def feed(self, chunk: memoryview) -> None:
-        """Take the next chunk; raises RefusedInput if it is too much."""
-        self._bytes.feed(chunk)
-
-    def payload(self) -> Payload:
+    def payload(self, data: memoryview) -> Payload:
         """The whole tensor, not yet checked for NaN and infinity: `codec.decode` does."""
         ranges = (
-            torch.tensor(list(self._header.minimum)) if self._header.minimum else None,
-            torch.tensor(list(self._header.maximum)) if self._header.maximum else None,
+            torch.tensor(list(self.header.minimum)) if self.header.minimum else None,
+            torch.tensor(list(self.header.maximum)) if self.header.maximum else None,
         )
-        return Payload(self._wire_dtype, self._shape, self._bytes.view(), *ranges)
+        return Payload(self.wire_dtype, self.shape, data, *ranges)
 
 
-def incoming(header: tensor_pb2.TensorHeader) -> Incoming:
+def announced(header: tensor_pb2.TensorHeader) -> Announced:
     """A tensor from the trusted side, whose header is taken at its word."""
-    return Incoming(header, tuple(header.shape), wire_dtype_name(header.dtype))
+    return Announced(header, tuple(header.shape), wire_dtype_name(header.dtype))

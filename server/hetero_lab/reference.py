@@ -23,7 +23,7 @@ from hetero_client.settings import (
 from hetero_common.plan import Plan
 from hetero_common.settings import Settings
 from hetero_lab.settings import SimulationSettings
-from hetero_server.settings import ServerSettings, StrategySettings
+from hetero_server.settings import LimitSettings, ServerSettings, StrategySettings
 
 COMMANDS: dict[str, type[Settings]] = {
     "hetero-server": ServerSettings,
@@ -35,6 +35,7 @@ COMMANDS: dict[str, type[Settings]] = {
 _GROUPS: dict[type, str] = {
     Plan: "agreement",
     StrategySettings: "strategy",
+    LimitSettings: "limits",
     DataSettings: "data",
     ModelExpectation: "expectation",
     CredentialSettings: "credentials",

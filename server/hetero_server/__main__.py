@@ -6,13 +6,13 @@ hetero-server --strategy sequential --clients 3
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,22 +25,18 @@ from hetero_common.errors import SettingsError
 from hetero_common.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE, RunDir
 from hetero_common.settings import as_yaml
 from hetero_common.version import __version__
-from hetero_server.attendance import Attendance
 from hetero_server.build import build_engine
 from hetero_server.engine import Engine, Phase
-from hetero_server.front import start_server
+from hetero_server.host import Host
 from hetero_server.initial import InitialModel, load_run
 from hetero_server.orders import arrival
 from hetero_server.results import results_table
-from hetero_server.runner import ComputeThread, Runner
+from hetero_server.runner import Runner
 from hetero_server.saving import Saving, require_resumable
-from hetero_server.service import HeteroSplitService
 from hetero_server.settings import ServerSettings
 from hetero_server.strategies.sequential import Sequential
 
 log = logging.getLogger(__name__)
-
-_FAREWELL_SECONDS = 5.0
 
 
 def main(flags: Sequence[str] | None = None) -> int:
@@ -49,25 +45,31 @@ def main(flags: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: ServerSettings) -> None:
-    if settings.serve is not None:
-        asyncio.run(_serve(settings, settings.serve))
-        return
+    asyncio.run(_train(settings) if settings.serve is None else _serve(settings, settings.serve))
+
+
+async def _train(settings: ServerSettings) -> None:
     run_id = f"server-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     path = settings.resume or settings.run_dir or Path("runs") / run_id
     if (path / MODEL_FILE).exists():
         raise SettingsError(f"run directory {path} holds a finished run: choose another one")
-    initial = InitialModel(settings.plan())
-    if settings.resume is not None:
-        run_id = require_resumable(path, settings.plan())
-    with RunDir(path) as run_dir:
-        run_dir.write(PLAN_FILE, settings.plan().model_dump_json(indent=2))
-        asyncio.run(_train(settings, initial, run_dir, run_id))
+    async with Host.open(settings) as host:
+        initial = await host.compute.run(partial(InitialModel, settings.plan()))
+        if settings.resume is not None:
+            run_id = require_resumable(path, settings.plan())
+        with RunDir(path) as run_dir:
+            run_dir.write(PLAN_FILE, settings.plan().model_dump_json(indent=2))
+            # Clients know this address: a resumed run listens there again, whatever was asked for.
+            bound = settings.model_copy(update={"listen": host.address})
+            run_dir.write(SETTINGS_FILE, as_yaml(bound))
+            run_dir.event("started", run=run_id, version=__version__, torch=torch.__version__)
+            engine = await host.compute.run(partial(_begin, settings, initial, run_dir, run_id))
+            async with host.serving(engine, run_id) as runner:
+                await _until_over(runner)
+                _conclude(runner, run_dir)
 
 
-async def _train(
-    settings: ServerSettings, initial: InitialModel, run_dir: RunDir, run_id: str
-) -> None:
-    run_dir.event("started", run=run_id, version=__version__, torch=torch.__version__)
+def _begin(settings: ServerSettings, initial: InitialModel, run_dir: RunDir, run_id: str) -> Engine:
     store = CheckpointStore(run_dir.path / CHECKPOINTS, run_id, initial.fingerprint)
     engine = build_engine(
         initial,
@@ -79,17 +81,22 @@ async def _train(
         saving=Saving(store, settings.checkpoint_every),
     )
     engine.begin(store.newest() if settings.resume else None)
-    async with _listening(engine, settings, run_id) as (runner, address):
-        # Clients know this address: a resumed run listens there again, whatever was asked for.
-        run_dir.write(SETTINGS_FILE, as_yaml(settings.model_copy(update={"listen": address})))
-        tasks = [asyncio.create_task(task) for task in (runner.run(), runner.attend())]
-        over = asyncio.create_task(runner.over())
-        _leave_off_on_signals(runner)
-        await asyncio.wait((*tasks, over), return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
-        if not over.done():
-            await asyncio.gather(*tasks)  # they end before the run only by an error
+    return engine
+
+
+async def _until_over(runner: Runner) -> None:
+    tasks = [asyncio.create_task(task) for task in (runner.run(), runner.attend())]
+    over = asyncio.create_task(runner.over())
+    _leave_off_on_signals(runner)
+    await asyncio.wait((*tasks, over), return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    if not over.done():
+        await asyncio.gather(*tasks)  # they end before the run only by an error
+
+
+def _conclude(runner: Runner, run_dir: RunDir) -> None:
+    engine = runner.engine
     if runner.left_off:
         log.warning("%s: go on later with --resume %s", runner.left_off, run_dir.path)
         return
@@ -112,46 +119,21 @@ def _leave_off_on_signals(runner: Runner) -> None:
 
 
 async def _serve(settings: ServerSettings, run: Path) -> None:
+    async with Host.open(settings) as host:
+        engine = await host.compute.run(partial(_finished, settings, run))
+        async with host.serving(engine, run.name):
+            log.info("answering predictions with the model of %s", run)
+            await asyncio.Event().wait()
+
+
+def _finished(settings: ServerSettings, run: Path) -> Engine:
     initial = load_run(run)
     plan = initial.plan
     strategy = Sequential(plan, Compute(settings.device, plan.precision), initial.fresh)
     strategy.add("everyone", cut_layer=1)
     engine = Engine(plan, initial, strategy, arrival)
     engine.phase = Phase.SERVING
-    async with _listening(engine, settings, run.name):
-        log.info("answering predictions with the model of %s", run)
-        await asyncio.Event().wait()
-
-
-@contextlib.asynccontextmanager
-async def _listening(
-    engine: Engine, settings: ServerSettings, run_id: str
-) -> AsyncIterator[tuple[Runner, str]]:
-    """A runner and the HOST:PORT at which it can be reached."""
-    compute = ComputeThread()
-    runner = Runner(
-        engine,
-        compute,
-        heartbeat=settings.stall_timeout / 3,
-        attendance=Attendance(engine, settings.patience, settings.quorum),
-        idle_timeout=settings.idle_timeout,
-    )
-    service = HeteroSplitService(runner, run_id, settings.strategy)
-    server, port = await start_server(
-        service,
-        settings.listen,
-        insecure=settings.insecure,
-        certs=settings.certs,
-        tokens=settings.tokens,
-        reflect=settings.reflection,
-    )
-    address = f"{settings.listen.rpartition(':')[0]}:{port}"
-    print(f"listening on {address}", flush=True)
-    try:
-        yield runner, address
-    finally:
-        await server.stop(_FAREWELL_SECONDS)
-        compute.close()
+    return engine
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ A round goes on without a client
 - when nothing at all has come from it for as long, and others wait for it.
 
 So a client that is frozen, gone or far too slow delays the others once for that long. What it sent
-in time counts; when it is back, it joins the next round. The time is told from outside.
+in time counts; when it is back, it joins the next round. Who registers and then does not open its
+stream for `patience` is not there either. The time is told from outside.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from hetero_server.engine import Engine
-from hetero_server.members import Member
+from hetero_server.members import Member, MemberState
 from hetero_server.phase import Phase
 
 _MADS = 4.0
@@ -50,10 +51,12 @@ class Attendance:
     _since: float = 0.0
     _held_up: bool = False
     _seen: dict[str, _Seen] = field(default_factory=dict)
+    _unopened: dict[int, float] = field(default_factory=dict)
 
     def look(self, now: float) -> None:
         """Look who is missing; call it about once a second with a monotonic clock's seconds."""
         engine = self.engine
+        self._lose_those_without_a_stream(now)
         if (engine.phase, engine.round) != self._stage:
             self._enter_stage(now)
         self._note_progress(now)
@@ -71,6 +74,14 @@ class Attendance:
             if silent > self.limit() and self._others_wait(member, awaited, done, now):
                 self._release(member, f"nothing came from it for {silent:.0f} s")
                 return
+
+    def _lose_those_without_a_stream(self, now: float) -> None:
+        members = self.engine.members.values()
+        unopened = [m for m in members if m.state is MemberState.REGISTERED and not m.attached]
+        self._unopened = {id(m): self._unopened.get(id(m), now) for m in unopened}
+        for member in unopened:
+            if now - self._unopened[id(member)] > self.patience:
+                self.engine.detach(member.client_id, MemberState.STALE)
 
     def _release(self, member: Member, why: str) -> None:
         self._held_up = True  # how long this round took says nothing of the next ones

@@ -1,67 +1,93 @@
-"""The gRPC server around a servicer: handlers, callers, errors, health, and where it listens."""
+"""The gRPC server in front of everything: where it listens, for whom, and how well it is."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from hetero_common import rpc
 from hetero_common.credentials import certificates_for, is_loopback, server_credentials
-from hetero_common.errors import HeteroError, RefusedInput, ServerFault, SettingsError
-from hetero_server.access import Caller, Identify, TokenOwners, anybody, certificate_owner
+from hetero_common.errors import SettingsError
+from hetero_server.access import Identify, TokenOwners, anybody, certificate_owner
+from hetero_server.guard import Guard
+from hetero_server.health import Health
+from hetero_server.limits import OpenCalls
+from hetero_server.settings import LimitSettings
 
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _REFLECTION = reflection.SERVICE_NAME
+_SPARE_CALLS = 1000
+"""Calls beside those that are counted: health checks, and refusals on their way."""
 
-log = logging.getLogger(__name__)
 
+class Front:
+    """A gRPC server that answers health checks at once, and calls when there is a servicer.
 
-async def start_server(
-    servicer: object,
-    listen: str,
-    *,
-    insecure: bool,
-    certs: Path | None = None,
-    tokens: Path | None = None,
-    reflect: bool = False,
-) -> tuple[Any, int]:
-    """Start a server with one method of `servicer` per RPC; returns it and its port.
-
-    Args:
-        servicer: Its methods take a request and a `Caller`.
-        listen: HOST:PORT.
-        insecure: Other machines may come in without encryption or authentication.
-        certs: Directory of certificates, for TLS.
-        tokens: File of the clients' tokens; without it, TLS asks for client certificates.
-        reflect: Describe the services to tools such as grpcurl, too.
-
-    Raises:
-        SettingsError: The address can not be listened on, or may not like this.
+    Attributes:
+        port: Where it listens.
+        health: At first it says that nothing is served.
     """
-    certs = certs if insecure else certificates_for(listen, certs)
-    _require_doors(listen, insecure, certs, tokens)
-    server = grpc.aio.server(options=rpc.SERVER_OPTIONS)
-    server.add_generic_rpc_handlers((_handlers(servicer, _identify(certs, tokens)),))
-    health = health_aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    if reflect:
-        reflection.enable_server_reflection((rpc.SERVICE.full_name, _HEALTH, _REFLECTION), server)
-    bound = _bind(server, listen, certs, ask_clients=tokens is None)
-    await server.start()
-    for service in ("", rpc.SERVICE.full_name):
-        await health.set(service, health_pb2.HealthCheckResponse.SERVING)
-    return server, bound
+
+    def __init__(self, server: Any, port: int, guard: Guard, health: Health) -> None:
+        self.port = port
+        self.health = health
+        self._server = server
+        self._guard = guard
+
+    @classmethod
+    async def open(
+        cls,
+        listen: str,
+        *,
+        insecure: bool = False,
+        certs: Path | None = None,
+        tokens: Path | None = None,
+        reflect: bool = False,
+        limits: LimitSettings = LimitSettings(),  # noqa: B008 - frozen
+    ) -> Front:
+        """Listen.
+
+        Args:
+            listen: HOST:PORT.
+            insecure: Other machines may come in without encryption or authentication.
+            certs: Directory of certificates, for TLS.
+            tokens: File of the clients' tokens; without it, TLS asks for client certificates.
+            reflect: Describe the services to tools such as grpcurl, too.
+            limits: Of calls.
+
+        Raises:
+            SettingsError: The address can not be listened on, or may not like this.
+        """
+        certs = certs if insecure else certificates_for(listen, certs)
+        _require_doors(listen, insecure, certs, tokens)
+        server = grpc.aio.server(
+            options=rpc.SERVER_OPTIONS, maximum_concurrent_rpcs=limits.max_calls + _SPARE_CALLS
+        )
+        calls = OpenCalls(limits.max_calls, limits.max_calls_per_client)
+        guard = Guard(_identify(certs, tokens), calls)
+        server.add_generic_rpc_handlers((guard.handler(),))
+        health = Health(rpc.SERVICE.full_name)
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        if reflect:
+            names = (rpc.SERVICE.full_name, _HEALTH, _REFLECTION)
+            reflection.enable_server_reflection(names, server)
+        port = _bind(server, listen, certs, ask_clients=tokens is None)
+        await server.start()
+        return cls(server, port, guard, health)
+
+    def serve(self, servicer: object) -> None:
+        """Pass calls on from now on; see `Guard.servicer`."""
+        self._guard.servicer = servicer
+
+    async def close(self, grace: float = 0.0) -> None:
+        """Take no more calls, and give those that are open so many seconds."""
+        self.health.close()
+        await self._server.stop(grace)
 
 
 def _require_doors(listen: str, insecure: bool, certs: Path | None, tokens: Path | None) -> None:
@@ -94,64 +120,3 @@ def _bind(server: Any, listen: str, certs: Path | None, *, ask_clients: bool) ->
             "choose another --listen, port 0 takes any free one"
         )
     return bound
-
-
-def _handlers(servicer: object, identify: Identify) -> grpc.GenericRpcHandler:
-    handlers = {
-        method.name: rpc.handler(method, _guarded(method, getattr(servicer, method.name), identify))
-        for method in rpc.SERVICE.methods
-    }
-    return grpc.method_handlers_generic_handler(rpc.SERVICE.full_name, handlers)
-
-
-def _guarded(
-    method: MethodDescriptor, behavior: Callable[..., Any], identify: Identify
-) -> Callable[..., Any]:
-    """The behavior for known callers only, with its errors turned into statuses.
-
-    Every call comes in here, and nothing else leaves the process.
-    """
-    if method.server_streaming:
-
-        async def stream(request: object, context: rpc.ServicerContext) -> AsyncIterator[object]:
-            async with _translated(context):
-                caller = Caller.of(context, identify)
-                async with contextlib.aclosing(behavior(_read(method, request), caller)) as answers:
-                    async for answer in answers:
-                        yield answer
-
-        return stream
-
-    async def call(request: object, context: rpc.ServicerContext) -> object:
-        async with _translated(context):
-            caller = Caller.of(context, identify)
-            answer: Awaitable[object] = behavior(_read(method, request), caller)
-            return await answer
-        raise AssertionError("an aborted call does not return")
-
-    return call
-
-
-def _read(method: MethodDescriptor, request: object) -> object:
-    """Unary requests arrive as bytes, so that an unreadable one is refused like any other."""
-    if not isinstance(request, bytes):
-        return request
-    try:
-        return rpc.request_class(method).FromString(request)
-    except DecodeError:
-        raise RefusedInput("a message could not be read") from None
-
-
-@contextlib.asynccontextmanager
-async def _translated(context: rpc.ServicerContext) -> AsyncIterator[None]:
-    try:
-        yield
-    except HeteroError as error:
-        log.warning("refused a call: %s", error)
-        await rpc.abort(context, error)
-    except grpc.aio.AbortError:
-        raise
-    except Exception:
-        fault_id = secrets.token_hex(4)
-        log.exception("fault %s", fault_id)
-        await rpc.abort(context, ServerFault(fault_id))

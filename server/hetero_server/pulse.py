@@ -16,7 +16,8 @@ class Pulse:
     """Notes when something was heard and said, and wakes the stream when a heartbeat is due.
 
     A connection can be dead without ever being closed: the other side is frozen or its network is
-    gone. So each side says something every `seconds`.
+    gone. So each side says something every `seconds`. While the server does not listen, because it
+    has no memory to take more, silence is its own fault.
 
     Args:
         wake: Set once per heartbeat.
@@ -28,13 +29,16 @@ class Pulse:
         self._wake = wake
         self._seconds = seconds
         self._heard = self._said = self._loop.time()
+        self._listens = True
         self._timer = self._loop.call_later(seconds, self._beat)
 
     async def heard(self, messages: AsyncIterator[R]) -> AsyncIterator[R]:
         """The messages, each noted as a sign of life."""
         async for message in messages:
-            self._heard = self._loop.time()
+            self._listens = False
             yield message
+            self._heard = self._loop.time()
+            self._listens = True
 
     def said(self) -> None:
         """Something was sent."""
@@ -43,7 +47,8 @@ class Pulse:
     @property
     def is_lost(self) -> bool:
         """Whether the other side has been silent for too long."""
-        return self._loop.time() - self._heard > _SILENT_BEATS * self._seconds
+        silence = self._loop.time() - self._heard
+        return self._listens and silence > _SILENT_BEATS * self._seconds
 
     @property
     def is_due(self) -> bool:

@@ -64,7 +64,9 @@ class Roster:
             member.in_round = member.attached or (
                 member.is_awaited and member.state is MemberState.STALE
             )
-            if not member.in_round and member.state is MemberState.STALE:
+            if member.in_round:
+                self.house(member)
+            elif member.state is MemberState.STALE:
                 self.unhouse(member)
         return [member for member in self.members.values() if member.in_round]
 
@@ -92,7 +94,6 @@ class Roster:
         known.enter(MemberState.EVICTED, "another process goes on")
         heir = self.members[client_id] = known.succeed()
         heir.base = known.completed if known.completed in held else None
-        self.house(heir)
         first = heir.received if heir.is_awaited else None
         self._observe("returned", client=client_id, round=round_, base=heir.base, first_step=first)
         return heir
@@ -100,7 +101,6 @@ class Roster:
     def _join(self, client_id: str, cut_layer: int, shard_size: int, round_: int) -> Member:
         member = Member(client_id, cut_layer, shard_size, self._plan.steps_for(shard_size))
         self.members[client_id] = member
-        self.house(member)
         self._observe(
             "joined", client=client_id, cut_layer=cut_layer, shard_size=shard_size, round=round_
         )
@@ -114,6 +114,7 @@ class Roster:
         member.attached = False
         if not member.in_round:
             self.unhouse(member)
+        self._forget_stranger(member)
         self._observe("left", client=member.client_id, state=member.state.name, round=round_)
 
     def dismiss(
@@ -128,7 +129,13 @@ class Roster:
         if error is not None:
             member.outbox.append(error)
         self.unhouse(member)
+        self._forget_stranger(member)
         self._observe("left", client=member.client_id, state=state.name, round=round_)
+
+    def _forget_stranger(self, member: Member) -> None:
+        """Who was never told to train has left nothing to remember it by."""
+        if member.completed is None and self.members.get(member.client_id) is member:
+            del self.members[member.client_id]
 
     def release(self, member: Member, why: str, round_: int) -> None:
         """The round goes on without it; what it has sent in time counts."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import AsyncIterator, Iterable
+import math
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -21,17 +21,21 @@ from hetero_common.errors import (
     UnknownSession,
     VersionMismatch,
 )
-from hetero_common.frames import Assembler, Frame, frames
+from hetero_common.frames import Frame, frames
 from hetero_common.version import PROTOCOL_VERSION
-from hetero_common.wire import Incoming, TensorSchema
+from hetero_common.wire import Announced, TensorSchema
 from hetero_server.access import Caller
 from hetero_server.engine import Engine
-from hetero_server.members import GONE, Ack, Batch, Member, MemberState
+from hetero_server.limits import PerMinute
+from hetero_server.members import Ack, Batch, Member, MemberState
 from hetero_server.pulse import Pulse
+from hetero_server.receiving import Receiver
 from hetero_server.runner import Runner
+from hetero_server.sessions import Sessions, require_current
+from hetero_server.settings import LimitSettings
 from hetero_splitee.v1 import service_pb2 as pb
 
-_NO_SESSION = "this session has ended or was never opened: register again"
+_TENSOR = "an announced tensor"
 _STATE_SLACK = 1 << 20
 """Bytes that a safetensors header may add to the tensors of a pushed state."""
 
@@ -43,14 +47,25 @@ class HeteroSplitService:
         runner: Drives the engine.
         run_id: Names the run to clients and in their records.
         strategy: Its name, for the status.
+        limits: How much clients may ask for.
+        patience: Seconds of silence that end a stream of predictions or weights.
     """
 
-    def __init__(self, runner: Runner, run_id: str, strategy: str) -> None:
-        self._runner = runner
+    def __init__(
+        self,
+        runner: Runner,
+        run_id: str,
+        strategy: str,
+        limits: LimitSettings = LimitSettings(),  # noqa: B008 - frozen
+        patience: float = math.inf,
+    ) -> None:
+        self.runner = runner
         self._engine: Engine = runner.engine
         self._run_id = run_id
         self._strategy = strategy
-        self._sessions: dict[str, Member] = {}
+        registrations = PerMinute(limits.max_registrations, limits.max_registrations_per_client)
+        self._sessions = Sessions(limits.max_clients, registrations)
+        self._receiver = Receiver(limits.max_received_mb << 20, patience)
 
     async def GetStatus(self, request: pb.GetStatusRequest, caller: Caller) -> pb.GetStatusResponse:
         """What the server trains and who takes part."""
@@ -77,16 +92,14 @@ class HeteroSplitService:
         self._require_model(request.fingerprint)
         if engine.plan.wire not in map(wire.wire_dtype_name, request.wire_dtypes):
             raise RefusedInput(f"the run's wire dtype is {engine.plan.wire}: upgrade the client")
+        self._sessions.require_room(request.client_id)
         held = request.held_rounds if request.run_id == self._run_id else ()
         member = engine.register(request.client_id, request.cut_layer, request.shard_size, held)
-        session = secrets.token_urlsafe(24)
-        self._sessions = {k: m for k, m in self._sessions.items() if m.state not in GONE}
-        self._sessions[session] = member
-        self._runner.changed()
+        self.runner.changed()
         return pb.RegisterResponse(
-            session=session,
+            session=self._sessions.open(member),
             base_round=member.base,
-            heartbeat_seconds=self._runner.heartbeat,
+            heartbeat_seconds=self.runner.heartbeat,
             run_id=self._run_id,
             credits=engine.credits,
             steps=member.steps,
@@ -98,16 +111,16 @@ class HeteroSplitService:
         self, requests: AsyncIterator[Frame[pb.TrainRequest]], caller: Caller
     ) -> AsyncIterator[Frame[pb.TrainResponse] | pb.TrainResponse]:
         """Take batches and reports, tell acknowledgements and directives."""
-        member = self._member(caller)
+        member = self._sessions.member(caller)
         if member.attached:
             raise LimitExceeded("this session has a training stream already")
-        wake = self._runner.watch(member)
-        pulse = Pulse(wake, self._runner.heartbeat)
+        wake = self.runner.watch(member)
+        pulse = Pulse(wake, self.runner.heartbeat)
         reader = asyncio.create_task(self._take(member, pulse.heard(requests)))
         reader.add_done_callback(lambda _: wake.set())
         try:
             self._engine.attach(member.client_id)
-            self._runner.changed()
+            self.runner.changed()
             while True:
                 while member.outbox:
                     for message in _messages(member.outbox.popleft()):
@@ -125,7 +138,7 @@ class HeteroSplitService:
             reader.result()
         finally:
             pulse.stop()
-            self._runner.unwatch(member)
+            self.runner.unwatch(member)
             self._drop(member, _farewell(reader))
             reader.cancel()
 
@@ -133,7 +146,8 @@ class HeteroSplitService:
         self, requests: AsyncIterator[Frame[pb.PushStateRequest]], caller: Caller
     ) -> pb.PushStateResponse:
         """Take a client's prefix and exit."""
-        member = self._member(caller)
+        member = self._sessions.member(caller)
+        requests = self._receiver.in_time(requests)
         first = await anext(requests, None)
         header = first.message.header if first and first.message else pb.StateHeader()
         if first is None or not header.bytes:
@@ -141,12 +155,11 @@ class HeteroSplitService:
         limit = self._engine.shared.for_cut(member.cut_layer).nbytes + _STATE_SLACK
         if header.bytes > limit:
             raise LimitExceeded(f"a pushed state has at most {limit} bytes at this cut layer")
-        assembler = Assembler(header.bytes)
-        if not await _collect(assembler, first, requests, "a pushed state"):
+        data = await self._receiver.collect(header.bytes, first, requests, "a pushed state")
+        if data is None:
             raise RefusedInput("the stream ended within a pushed state")
-        data = bytes(assembler.view())
-        weights = await self._runner.compute.run(
-            partial(self._engine.shared.read_pushed, member.cut_layer, data)
+        weights = await self.runner.compute.run(
+            partial(self._engine.shared.read_pushed, member.cut_layer, bytes(data))
         )
         self._engine.push(member.client_id, header.round, weights)
         return pb.PushStateResponse()
@@ -155,8 +168,8 @@ class HeteroSplitService:
         self, request: pb.PullStateRequest, caller: Caller
     ) -> AsyncIterator[Frame[pb.PullStateResponse]]:
         """Give a client the weights to continue with."""
-        weights = self._engine.shared.for_cut(self._member(caller).cut_layer)
-        data = memoryview(await self._runner.compute.run(weights.to_bytes))
+        weights = self._engine.shared.for_cut(self._sessions.member(caller).cut_layer)
+        data = memoryview(await self.runner.compute.run(weights.to_bytes))
         header = pb.StateHeader(round=self._engine.round, bytes=data.nbytes)
         for frame in frames(pb.PullStateResponse(header=header), data):
             yield frame
@@ -165,38 +178,40 @@ class HeteroSplitService:
         self, requests: AsyncIterator[Frame[pb.PredictRequest]], caller: Caller
     ) -> AsyncIterator[pb.PredictResponse]:
         """Activations in, class probabilities out."""
+        requests = self._receiver.in_time(requests)
         first = await anext(requests, None)
         if first is None or first.message is None or not first.message.HasField("open"):
             raise RefusedInput("a prediction stream begins with its cut layer")
         cut_layer = first.message.open.cut_layer
         self._require_model(first.message.open.fingerprint)
         self._engine.initial.require_cut(cut_layer)
-        member = self._member(caller) if caller.session else None
+        member = self._sessions.member(caller) if caller.session else None
         client_id = member.client_id if member else None
         schema = self._schema(cut_layer, self._engine.plan.predict_rows)
         async for request in requests:
             if request.message is None or not request.message.HasField("activation"):
                 raise RefusedInput("an activation begins with its header")
             tensor = schema.admit(request.message.activation)
-            payload = await _receive(tensor, request, requests)
+            payload = await self._receive(tensor, request, requests)
             if payload is None:
-                raise RefusedInput("the stream ended within an announced tensor")
+                raise RefusedInput(f"the stream ended within {_TENSOR}")
             if member is not None:
                 member.progress += 1  # an evaluation can take long
-            answer = await self._runner.compute.run(
+            answer = await self.runner.compute.run(
                 partial(self._predict, payload, cut_layer, client_id)
             )
+            del payload  # its memory, until the next one has come
             yield pb.PredictResponse(probabilities=answer.numpy().tobytes(), rows=len(answer))
 
     async def Leave(self, request: pb.LeaveRequest, caller: Caller) -> pb.LeaveResponse:
         """End a session."""
-        self._drop(self._member(caller), MemberState.LEFT)
+        self._drop(self._sessions.member(caller), MemberState.LEFT)
         return pb.LeaveResponse()
 
     async def _take(self, member: Member, requests: AsyncIterator[Frame[pb.TrainRequest]]) -> None:
         schema = self._schema(member.cut_layer, self._engine.plan.batch_size)
         async for request in requests:
-            _require_current(member)
+            require_current(member)
             message = request.message or pb.TrainRequest()
             kind = message.WhichOneof("kind")
             if request.chunk is not None and kind != "batch":
@@ -214,7 +229,7 @@ class HeteroSplitService:
                     self._engine.evaluated(member.client_id, evaluation)
                 case _:
                     raise RefusedInput("an empty message came")
-            self._runner.changed()
+            self.runner.changed()
 
     async def _take_batch(
         self,
@@ -228,29 +243,34 @@ class HeteroSplitService:
         rows = batch.activation.shape[0]
         labels = list(batch.labels)
         self._engine.admit(member.client_id, batch.round, batch.step, labels, rows)
-        payload = await _receive(tensor, first, requests)
+        payload = await self._receive(tensor, first, requests, lambda: len(member.queue) > 0)
         if payload is None:
             return  # its connection has broken: it will send the batch again
-        _require_current(member)
+        require_current(member)
         self._engine.submit(member.client_id, Batch(batch.round, batch.step, payload, labels))
+
+    async def _receive(
+        self,
+        tensor: Announced,
+        first: Frame[Any],
+        following: AsyncIterator[Frame[Any]],
+        may_wait: Callable[[], bool] = lambda: True,
+    ) -> Payload | None:
+        """The announced tensor, whole; None if the stream has ended within it."""
+        data = await self._receiver.collect(
+            tensor.nbytes, first, following, _TENSOR, may_wait=may_wait
+        )
+        return None if data is None else tensor.payload(data)
 
     def _predict(self, payload: Payload, cut_layer: int, client_id: str | None) -> Tensor:
         return self._engine.predict(codec.decode(payload), cut_layer, client_id)
 
-    def _member(self, caller: Caller) -> Member:
-        member = self._sessions.get(caller.session)
-        if member is None:
-            raise UnknownSession(_NO_SESSION)
-        caller.require(member.client_id)
-        _require_current(member)
-        return member
-
     def _drop(self, member: Member, state: MemberState) -> None:
         """Forget a session; a newer one of the same client is none of its business."""
-        self._sessions = {k: m for k, m in self._sessions.items() if m is not member}
+        self._sessions.end(member)
         if self._engine.members.get(member.client_id) is member:
             self._engine.detach(member.client_id, state)
-        self._runner.changed()
+        self.runner.changed()
 
     def _require_model(self, fingerprint: str) -> None:
         if fingerprint != self._engine.initial.fingerprint:
@@ -259,39 +279,6 @@ class HeteroSplitService:
     def _schema(self, cut_layer: int, rows: int) -> TensorSchema:
         shape = self._engine.initial.shapes[cut_layer - 1]
         return TensorSchema(self._engine.plan.wire, shape, rows)
-
-
-def _require_current(member: Member) -> None:
-    """Nothing that an ended session still sends is taken for what its successor says."""
-    if member.state in GONE:
-        raise UnknownSession(_NO_SESSION)
-
-
-async def _receive(
-    tensor: Incoming, first: Frame[Any], following: AsyncIterator[Frame[Any]]
-) -> Payload | None:
-    """The announced tensor, whole; None if the stream has ended within it."""
-    is_whole = await _collect(tensor, first, following, "an announced tensor")
-    return tensor.payload() if is_whole else None
-
-
-async def _collect(
-    target: Assembler | Incoming,
-    first: Frame[Any],
-    following: AsyncIterator[Frame[Any]],
-    what: str,
-) -> bool:
-    """Fill the target with the bulk bytes of its announcement and of the frames behind it."""
-    if first.chunk is not None:
-        target.feed(first.chunk)
-    while not target.is_whole:
-        frame = await anext(following, None)
-        if frame is None:
-            return False
-        if frame.message is not None or frame.chunk is None:
-            raise RefusedInput(f"{what} is not complete")
-        target.feed(frame.chunk)
-    return True
 
 
 def _farewell(reader: asyncio.Task[None]) -> MemberState:

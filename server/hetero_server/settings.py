@@ -27,7 +27,25 @@ class StrategySettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     """What a client counts in averages: the samples it contributed, or the same as any other."""
 
 
-class ServerSettings(Settings, StrategySettings, Plan, frozen=True):
+class LimitSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
+    """How much clients may ask for; who asks for more is refused, and told which limit it met."""
+
+    max_clients: int = Field(1000, ge=1)
+    """Clients that may be here at a time."""
+    max_registrations: int = Field(6000, ge=1)
+    """Registrations a minute, of all clients together."""
+    max_registrations_per_client: int = Field(60, ge=1)
+    """Registrations a minute of one client id."""
+    max_calls: int = Field(5000, ge=1)
+    """Calls that may be open at a time, streams too; health checks do not count."""
+    max_calls_per_client: int = Field(16, ge=4)
+    """Calls of one client, known by its credential, its session or else its connection."""
+    max_received_mb: int = Field(2048, ge=1)
+    """MiB that received batches, predictions and weights may take until they are computed. Beyond,
+    a client can have one batch here, and what else it sends has to wait."""
+
+
+class ServerSettings(Settings, StrategySettings, LimitSettings, Plan, frozen=True):
     """Train the deeper layers of a network whose first layers run on hetero-clients."""
 
     other_commands: ClassVar = frozenset({"token"})

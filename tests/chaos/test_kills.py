@@ -10,11 +10,13 @@ import random
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from safetensors.numpy import load_file
 
 from hetero_common.rundir import METRICS_FILE, MODEL_FILE, read_events
@@ -128,6 +130,16 @@ def require_exactly_once(run: Path) -> None:
     assert surviving == expected
 
 
+@contextmanager
+def watched_health(address: str) -> Iterator[Iterator[int]]:
+    """What a server tells whoever watches its health."""
+    with grpc.insecure_channel(address) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watching = health.Watch(health_pb2.HealthCheckRequest())
+        yield (answer.status for answer in watching)
+        watching.cancel()
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_killed_server_is_resumed(seed: int, fleet: Fleet, undisturbed: Path) -> None:
     wait_for_rounds(fleet.run, random.Random(f"server {seed}").randint(1, ROUNDS - 4))
@@ -159,7 +171,10 @@ def test_a_server_that_is_asked_to_stop_leaves_a_run_that_can_be_resumed(
     number: signal.Signals, fleet: Fleet, undisturbed: Path
 ) -> None:
     wait_for_rounds(fleet.run, 5)
-    fleet.server.signal(number)
+    with watched_health(fleet.address) as states:
+        assert next(states) == health_pb2.HealthCheckResponse.SERVING
+        fleet.server.signal(number)
+        assert next(states) == health_pb2.HealthCheckResponse.NOT_SERVING
     ended = fleet.server.finish()
     assert ended.code == 0
     last = ended.stderr.splitlines()[-1]

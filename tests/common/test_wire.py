@@ -105,21 +105,15 @@ def header(
 def test_an_announced_tensor_arrives_whole(wire_dtype: str) -> None:
     sent = codec.encode(torch.randn(5, 3, 2, 2), wire_dtype)
     schema = TensorSchema(wire_dtype, (3, 2, 2), max_rows=5)
-    for receive in (schema.admit, wire.incoming):
+    for receive in (schema.admit, wire.announced):
         tensor = receive(wire.header_to_wire(sent))
-        middle = sent.data.nbytes // 2
-        tensor.feed(sent.data[:middle])
-        assert not tensor.is_whole
-        tensor.feed(sent.data[middle:])
-        assert tensor.is_whole
-        assert torch.equal(codec.decode(tensor.payload()), codec.decode(sent))
+        assert tensor.nbytes == sent.data.nbytes
+        assert torch.equal(codec.decode(tensor.payload(sent.data)), codec.decode(sent))
 
 
 def test_every_row_count_up_to_the_agreed_one_is_admitted() -> None:
     for rows in range(1, 9):
-        tensor = SCHEMA.admit(header(shape=(rows, 3, 2, 2)))
-        tensor.feed(memoryview(bytes(rows * 24)))
-        assert tensor.is_whole
+        assert SCHEMA.admit(header(shape=(rows, 3, 2, 2))).nbytes == rows * 24
 
 
 @pytest.mark.parametrize(

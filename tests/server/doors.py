@@ -19,11 +19,12 @@ from hetero_common.plan import Plan
 from hetero_common.version import PROTOCOL_VERSION
 from hetero_server.certs import Authority
 from hetero_server.engine import Engine
-from hetero_server.front import start_server
+from hetero_server.front import Front
 from hetero_server.initial import InitialModel
 from hetero_server.orders import arrival
 from hetero_server.runner import ComputeThread, Runner
 from hetero_server.service import HeteroSplitService
+from hetero_server.settings import LimitSettings
 from hetero_server.strategies.sequential import Sequential
 from hetero_splitee.v1 import service_pb2 as pb
 
@@ -99,16 +100,18 @@ class House:
     def requests(self, name: str) -> Any:
         """What client `a` may well say in this call."""
         pushed = pb.PushStateRequest(header=pb.StateHeader(bytes=4))
-        opened = pb.PredictOpen(cut_layer=2, fingerprint=self.engine.initial.fingerprint)
         return {
             "GetStatus": pb.GetStatusRequest(),
             "Register": self.registration("a"),
             "Train": iter(()),
             "PushState": frames(pushed, memoryview(b"data")),
             "PullState": pb.PullStateRequest(),
-            "Predict": iter([pb.PredictRequest(open=opened)]),
+            "Predict": iter([pb.PredictRequest(open=self.predict_open())]),
             "Leave": pb.LeaveRequest(),
         }[name]
+
+    def predict_open(self) -> pb.PredictOpen:
+        return pb.PredictOpen(cut_layer=2, fingerprint=self.engine.initial.fingerprint)
 
     def outcome(self, calls: Calls, name: str) -> type[HeteroError] | None:
         """How a call ends, or None where it was answered."""
@@ -125,18 +128,28 @@ class House:
         return None
 
 
-@contextlib.asynccontextmanager
-async def _house(**doors: Any) -> AsyncIterator[House]:
+def a_service(
+    limits: LimitSettings = LimitSettings(),  # noqa: B008 - frozen
+) -> HeteroSplitService:
+    """A run that waits for its first client."""
     initial = InitialModel(PLAN)
     engine = Engine(PLAN, initial, Sequential(PLAN, Compute(), initial.fresh), arrival, clients=1)
-    compute = ComputeThread()
-    service = HeteroSplitService(Runner(engine, compute), "run", "sequential")
-    server, port = await start_server(service, "127.0.0.1:0", insecure=False, **doors)
+    return HeteroSplitService(Runner(engine, ComputeThread()), "run", "sequential", limits)
+
+
+@contextlib.asynccontextmanager
+async def _house(
+    limits: LimitSettings = LimitSettings(),  # noqa: B008 - frozen
+    **doors: Any,
+) -> AsyncIterator[House]:
+    service = a_service(limits)
+    front = await Front.open("127.0.0.1:0", limits=limits, **doors)
+    front.serve(service)
     try:
-        yield House(engine, f"127.0.0.1:{port}")
+        yield House(service.runner.engine, f"127.0.0.1:{front.port}")
     finally:
-        await server.stop(0)
-        compute.close()
+        await front.close()
+        service.runner.compute.close()
 
 
 def visit(scene: Callable[[House], T], **doors: Any) -> T:

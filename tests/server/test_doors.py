@@ -7,23 +7,37 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hetero_client.transport import ServerLink
+from hetero_client.transport import ServerLink, ServerStatus
 from hetero_common import rpc
 from hetero_common.errors import (
     HeteroError,
+    LimitExceeded,
     PermissionDenied,
     ServerUnreachable,
     SettingsError,
     Unauthenticated,
 )
 from hetero_server.certs import Authority
-from hetero_server.front import start_server
-from hetero_server.service import HeteroSplitService
-from server.doors import HOSTS, TOKENS, House, Pki, closing, visit, write_tokens
+from hetero_server.front import Front
+from hetero_server.settings import LimitSettings
+from hetero_splitee.v1 import service_pb2 as pb
+from server.doors import (
+    HOSTS,
+    SECONDS,
+    TOKENS,
+    House,
+    Pki,
+    a_service,
+    closing,
+    visit,
+    write_tokens,
+)
 
 METHODS = [method.name for method in rpc.SERVICE.methods]
 OPEN_TO_EVERY_CLIENT = {"GetStatus"}
@@ -217,7 +231,7 @@ def test_broken_certificates_leave_the_old_ones_in_use(
 
 def refusal(listen: str, *, insecure: bool = False, tokens: Path | None = None) -> str:
     with pytest.raises(SettingsError) as caught:
-        asyncio.run(start_server(HeteroSplitService, listen, insecure=insecure, tokens=tokens))
+        asyncio.run(Front.open(listen, insecure=insecure, tokens=tokens))
     return str(caught.value)
 
 
@@ -239,3 +253,76 @@ def test_a_token_does_not_go_out_unencrypted(
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(SettingsError, match="does not go out unencrypted"):
         ServerLink("192.0.2.7:1", token="x")
+
+
+# Who asks for too much, or too early.
+
+
+def test_a_full_server_turns_a_newcomer_away_and_goes_on_with_who_is_there() -> None:
+    def scene(house: House) -> None:
+        first, second = house.calls(), house.calls()
+        with closing(first, second):
+            first.enter_session(house.register(first, "a").session)
+            with pytest.raises(LimitExceeded, match="at most 1 clients at a time"):
+                house.register(second, "b")
+            assert house.outcome(first, "PullState") is None
+            assert house.outcome(first, "Leave") is None
+            house.register(second, "b")
+
+    visit(scene, limits=LimitSettings(max_clients=1))
+
+
+def test_a_client_that_registers_without_end_is_stopped() -> None:
+    def scene(house: House) -> None:
+        calls = house.calls()
+        with closing(calls):
+            for _ in range(3):
+                house.register(calls, "a")
+            with pytest.raises(LimitExceeded, match="do two processes call themselves a"):
+                house.register(calls, "a")
+            house.register(calls, "b")
+
+    visit(scene, limits=LimitSettings(max_registrations_per_client=3))
+
+
+def test_a_client_that_opens_calls_without_end_is_stopped_and_others_do_not_notice() -> None:
+    def scene(house: House) -> None:
+        greedy, modest = house.calls(), house.calls()
+        with closing(greedy, modest):
+            modest.enter_session(house.register(modest, "a").session)
+            hold = threading.Event()
+            opened = [pb.PredictRequest(open=house.predict_open())]
+
+            def requests() -> Iterator[pb.PredictRequest]:
+                yield from opened
+                hold.wait()
+
+            streams = [greedy.stream("Predict", requests(), timeout=SECONDS) for _ in range(4)]
+            while house.outcome(greedy, "GetStatus") is not LimitExceeded:
+                pass  # until all of them have arrived
+            assert house.outcome(modest, "GetStatus") is None
+            for stream in streams:
+                stream.cancel()
+            while house.outcome(greedy, "GetStatus") is not None:
+                pass  # until all of them are gone
+            hold.set()
+
+    visit(scene, limits=LimitSettings(max_calls_per_client=4))
+
+
+def test_a_client_waits_for_a_server_that_is_still_loading(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def play() -> ServerStatus:
+        front = await Front.open("127.0.0.1:0")
+        with ServerLink(f"127.0.0.1:{front.port}", connect_timeout=SECONDS) as link:
+            answer = asyncio.create_task(asyncio.to_thread(link.status))
+            while "still loading" not in caplog.text:
+                await asyncio.sleep(0.01)
+            assert not answer.done()
+            front.serve(a_service())
+            status = await answer
+        await front.close()
+        return status
+
+    assert asyncio.run(play()).phase == "WAITING"

@@ -206,7 +206,7 @@ class AnyRun(RuleBasedStateMachine):
         return [
             session
             for session in self.sessions
-            if session.lost and self.engine.members[session.client_id] is session.member
+            if session.lost and self.engine.members.get(session.client_id) is session.member
         ]
 
     @precondition(lambda self: self.missing())

@@ -12,7 +12,7 @@ from hetero_common.errors import RefusedInput, Superseded
 from hetero_server.attendance import Attendance
 from hetero_server.engine import Phase
 from hetero_server.members import Ack, Member, MemberState
-from hetero_server.work import JoinWork, LeaveWork
+from hetero_server.work import LeaveWork
 from server.engine_run import Run, a_batch, an_evaluation, drain
 
 # Vanishing, and coming back.
@@ -29,9 +29,9 @@ def vanish(run: Run, client_id: str) -> None:
     run.engine.detach(client_id, MemberState.STALE)
 
 
-def a_pair() -> Run:
-    """Two clients in round 1 of 3, nothing of it sent."""
-    run = Run(clients=2)
+def a_pair(rounds: int = 3) -> Run:
+    """Two clients in round 1, nothing of it sent."""
+    run = Run(clients=2, rounds=rounds)
     run.join("a")
     run.join("b")
     run.round("a", "b")
@@ -110,7 +110,10 @@ def test_who_is_back_with_another_cut_layer_is_a_new_member() -> None:
     vanish(run, "b")
     back = come_back(run, "b", 0, cut_layer=2)
     assert (back.base, back.cut_layer) == (None, 2)
-    assert [type(work) for work in run.work()] == [LeaveWork, JoinWork]
+    assert [type(work) for work in run.work()] == [LeaveWork]
+    run.round("a")
+    run.work()
+    assert run.strategy.clients == {"a": 1, "b": 2}
     assert [name for name, _ in run.events].count("joined") == 3
 
 
@@ -248,14 +251,16 @@ def test_a_released_client_that_is_there_joins_the_next_round() -> None:
 
 
 def test_the_server_layers_of_who_stays_away_are_given_up_with_the_round() -> None:
-    run = a_pair()
+    run = a_pair(rounds=4)
     vanish(run, "b")
     run.train("a")
     run.engine.release("b", "it is gone")
     assert [type(work) for work in run.work()][-1] is LeaveWork
     back = come_back(run, "b", 0)
     assert back.base == 0, "its own state is still good"
-    assert [type(work) for work in run.work()] == [JoinWork]
+    run.round("a")
+    run.work()
+    assert set(run.strategy.clients) == {"a", "b"}
 
 
 @dataclass
@@ -313,6 +318,20 @@ def test_nobody_is_released_whom_nobody_waits_for() -> None:
     watch = Watch(run)
     watch.wait(1000)
     assert watch.released() == []
+
+
+def test_who_registers_and_opens_no_stream_is_forgotten_after_the_patience() -> None:
+    run = Run(clients=2)
+    watch = Watch(run)
+    run.engine.register("a", 1, 64)
+    run.join("b")
+    watch.wait(30)
+    again = run.engine.register("a", 1, 64)  # another process: its time begins now
+    watch.wait(60)
+    assert run.member("a") is again
+    watch.wait(2)
+    assert list(run.engine.members) == ["b"], "who has opened its stream may wait for others"
+    assert again.state is MemberState.STALE
 
 
 def test_patience_grows_with_the_length_of_the_rounds() -> None:

@@ -1,0 +1,90 @@
+"""What every call passes on its way to a servicer, and every error on its way out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError
+
+from hetero_common import rpc
+from hetero_common.errors import HeteroError, RefusedInput, ServerFault, ServerUnreachable
+from hetero_server.access import Caller, Identify
+from hetero_server.limits import OpenCalls
+
+log = logging.getLogger(__name__)
+
+
+class Guard:
+    """Lets known callers in, so many at a time, and turns errors into statuses.
+
+    Args:
+        identify: Tells who calls.
+        open_calls: Counts the calls.
+
+    Attributes:
+        servicer: Has a method of a request and a `Caller` for each RPC; None while it is loading.
+    """
+
+    def __init__(self, identify: Identify, open_calls: OpenCalls) -> None:
+        self.servicer: object | None = None
+        self._identify = identify
+        self._open_calls = open_calls
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What gRPC needs to pass on all RPCs."""
+        handlers = {m.name: rpc.handler(m, self._behavior(m)) for m in rpc.SERVICE.methods}
+        return grpc.method_handlers_generic_handler(rpc.SERVICE.full_name, handlers)
+
+    def _behavior(self, method: MethodDescriptor) -> Callable[..., Any]:
+        async def stream(request: object, context: rpc.ServicerContext) -> AsyncIterator[object]:
+            async with self._passed(context) as caller:
+                answers = self._serve(method, request, caller)
+                async with contextlib.aclosing(answers):
+                    async for answer in answers:
+                        yield answer
+
+        async def call(request: object, context: rpc.ServicerContext) -> object:
+            async with self._passed(context) as caller:
+                answer: Awaitable[object] = self._serve(method, request, caller)
+                return await answer
+            raise AssertionError("an aborted call does not return")
+
+        return stream if method.server_streaming else call
+
+    def _serve(self, method: MethodDescriptor, request: object, caller: Caller) -> Any:
+        if self.servicer is None:
+            raise ServerUnreachable("the server is still loading its model: try again")
+        return getattr(self.servicer, method.name)(_read(method, request), caller)
+
+    @contextlib.asynccontextmanager
+    async def _passed(self, context: rpc.ServicerContext) -> AsyncIterator[Caller]:
+        """In the block a known caller's call; nothing but our own errors leaves the process."""
+        try:
+            caller = Caller.of(context, self._identify)
+            with self._open_calls.one_of(caller.identity or caller.session or context.peer()):
+                yield caller
+        except HeteroError as error:
+            log.warning("refused a call: %s", error)
+            await rpc.abort(context, error)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            fault_id = secrets.token_hex(4)
+            log.exception("fault %s", fault_id)
+            await rpc.abort(context, ServerFault(fault_id))
+
+
+def _read(method: MethodDescriptor, request: object) -> object:
+    """Unary requests arrive as bytes, so that an unreadable one is refused like any other."""
+    if not isinstance(request, bytes):
+        return request
+    try:
+        return rpc.request_class(method).FromString(request)
+    except DecodeError:
+        raise RefusedInput("a message could not be read") from None

@@ -1,0 +1,85 @@
+"""The process around an engine: one front, one compute thread, and what keeps them going."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from hetero_server.attendance import Attendance
+from hetero_server.engine import Engine
+from hetero_server.front import Front
+from hetero_server.health import keep_true
+from hetero_server.runner import ComputeThread, Runner
+from hetero_server.service import HeteroSplitService
+from hetero_server.settings import ServerSettings
+
+_FAREWELL_SECONDS = 5.0
+
+
+class Host:
+    """Listens from the start; what takes long to load is loaded in the compute thread meanwhile.
+
+    Args:
+        settings: Of the process.
+        front: Open, and serving nothing yet.
+        compute: Where everything is computed.
+    """
+
+    def __init__(self, settings: ServerSettings, front: Front, compute: ComputeThread) -> None:
+        self.compute = compute
+        self._settings = settings
+        self._front = front
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, settings: ServerSettings) -> AsyncIterator[Host]:
+        """Listen as the settings say, as long as the block lasts.
+
+        Raises:
+            SettingsError: The address can not be listened on, or may not like this.
+        """
+        front = await Front.open(
+            settings.listen,
+            insecure=settings.insecure,
+            certs=settings.certs,
+            tokens=settings.tokens,
+            reflect=settings.reflection,
+            limits=settings,
+        )
+        compute = ComputeThread()
+        try:
+            yield cls(settings, front, compute)
+        finally:
+            await front.close(_FAREWELL_SECONDS)
+            compute.close()
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT, with the port that was found free if any would do."""
+        return f"{self._settings.listen.rpartition(':')[0]}:{self._front.port}"
+
+    @contextlib.asynccontextmanager
+    async def serving(self, engine: Engine, run_id: str) -> AsyncIterator[Runner]:
+        """Take calls for this engine; in the block somebody runs the runner."""
+        settings = self._settings
+        runner = Runner(
+            engine,
+            self.compute,
+            heartbeat=settings.stall_timeout / 3,
+            attendance=Attendance(engine, settings.patience, settings.quorum),
+            idle_timeout=settings.idle_timeout,
+        )
+        service = HeteroSplitService(
+            runner, run_id, settings.strategy, limits=settings, patience=settings.patience
+        )
+        self._front.serve(service)
+        health = asyncio.create_task(
+            keep_true(self._front.health, self.compute, settings.stall_timeout)
+        )
+        print(f"listening on {self.address}", flush=True)
+        try:
+            yield runner
+        finally:
+            health.cancel()
+            self._front.health.close()
