@@ -60,7 +60,7 @@ def _list_cuts(settings: ClientSettings) -> None:
     plan = Plan.model_validate(settings.expected())
     model = build_model(plan.model, num_classes=plan.classes, width=plan.width, stem=plan.stem)
     Console(width=None if sys.stdout.isatty() else 140).print(
-        render(cut_table(model, plan.image_size, plan.classes))
+        render(cut_table(model, plan.image_size, plan.classes, plan.exit_head))
     )
 
 

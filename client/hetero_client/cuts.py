@@ -12,13 +12,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hetero_common.codec import ITEM_BYTES, payload_bytes
-from hetero_common.split import (
-    ExitHead,
-    activation_shapes,
-    evaluation,
-    named_layers,
-    split_model,
-)
+from hetero_common.exits import build_exit
+from hetero_common.plan import ExitHeadKind
+from hetero_common.split import activation_shapes, evaluation, named_layers, split_model
 
 _CAPTION = (
     "cut: the client's last layer; params: of the client's layers, exit: of its exit head; "
@@ -47,7 +43,9 @@ class CutRow:
     """Payload of one sample's activation, per wire dtype."""
 
 
-def cut_table(model: nn.Sequential, image_size: int, num_classes: int) -> list[CutRow]:
+def cut_table(
+    model: nn.Sequential, image_size: int, num_classes: int, exit_head: ExitHeadKind = "linear"
+) -> list[CutRow]:
     """One row for each cut layer 1..L-1.
 
     Raises:
@@ -61,7 +59,7 @@ def cut_table(model: nn.Sequential, image_size: int, num_classes: int) -> list[C
             cut_layer=cut_layer,
             name=names[cut_layer - 1],
             prefix_parameters=_num_parameters(split_model(model, cut_layer)[0]),
-            exit_parameters=_num_parameters(ExitHead(shape[0], num_classes)),
+            exit_parameters=_num_parameters(build_exit(exit_head, shape, num_classes)),
             prefix_macs=macs[cut_layer - 1],
             macs_share=macs[cut_layer - 1] / macs[-1],
             activation_shape=shape,

@@ -1,4 +1,4 @@
-"""The device's part of the model: prefix and exit head."""
+"""The device's part of the model: prefix and exit heads."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from torch import Tensor, nn
 
 from hetero_common import normalization
 from hetero_common.compute import Compute
+from hetero_common.exits import build_exit
 from hetero_common.models import build_model
 from hetero_common.plan import Plan
-from hetero_common.split import ExitHead, activation_shapes, fingerprint, split_model
+from hetero_common.split import activation_shapes, fingerprint, split_model
 from hetero_common.weights import Weights, layer_states, load_states, numbered
 
 
 class DeviceModel:
-    """Layers 1..cut_layer and the exit after them. Its weights come from the server or a file.
+    """Layers 1..cut_layer and exits after them. Its weights come from the server or a file.
 
     Args:
         plan: The agreement of the run.
@@ -37,38 +38,51 @@ class DeviceModel:
         self._normalize = normalization.parse(plan.normalization).apply
         compute.adopt(prefix)
         self.prefix = prefix
-        self.head = compute.adopt(ExitHead(self.activation_shape[0], plan.classes))
+        self.heads = {
+            layer: compute.adopt(build_exit(plan.exit_head, shapes[layer - 1], plan.classes))
+            for layer in plan.exit_layers(cut_layer)
+        }
 
-    def modules(self) -> tuple[nn.Module, nn.Module]:
+    @property
+    def head(self) -> nn.Module:
+        """The exit that answers, the last one."""
+        return self.heads[self.cut_layer]
+
+    def modules(self) -> list[nn.Module]:
         """What is trained."""
-        return self.prefix, self.head
+        return [self.prefix, *self.heads.values()]
 
     def train(self, mode: bool) -> None:
         """Switch BatchNorm and dropout between training and evaluation."""
-        self.prefix.train(mode)
-        self.head.train(mode)
+        for module in self.modules():
+            module.train(mode)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Activation (B, *activation_shape) and exit logits (B, classes) of uint8 (B, 3, S, S)."""
-        inputs = self.compute.place(self._normalize(images))
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Of uint8 images (B, 3, S, S): the activation (B, *activation_shape) and exits' logits.
+
+        Logits are (B, classes) each, those of the last exit last.
+        """
+        activation = self.compute.place(self._normalize(images))
+        logits = []
         with self.compute.autocast():
-            activation = self.prefix(inputs)
-            return activation, self.head(activation)
+            for number, layer in numbered(self.prefix).items():
+                activation = layer(activation)
+                if number in self.heads:
+                    logits.append(self.heads[number](activation))
+        return activation, logits
 
     @torch.no_grad()
     def infer(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Activation and exit probabilities (B, classes) in evaluation mode, fp32 on the CPU."""
+        """Activation and the last exit's probabilities (B, classes), fp32 on the CPU, evaluated."""
         self.train(False)
         activation, logits = self.forward(images)
-        return activation.float().cpu(), logits.float().softmax(dim=1).cpu()
+        return activation.float().cpu(), logits[-1].float().softmax(dim=1).cpu()
 
     def weights(self) -> Weights:
         """A copy of the weights."""
-        return Weights(
-            layer_states(numbered(self.prefix)), layer_states({self.cut_layer: self.head})
-        )
+        return Weights(layer_states(numbered(self.prefix)), layer_states(self.heads))
 
     def load(self, weights: Weights) -> None:
         """Take over weights of this cut layer."""
         load_states(numbered(self.prefix), weights.layers)
-        load_states({self.cut_layer: self.head}, weights.exits)
+        load_states(self.heads, weights.exits)

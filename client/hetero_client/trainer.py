@@ -44,12 +44,12 @@ class Sent:
 @dataclass(frozen=True)
 class _Pending:
     activation: Tensor
-    logits: Tensor
+    logits: list[Tensor]
     loss: Tensor
 
 
 class Trainer:
-    """Trains prefix and exit head on a shard with the exit's own loss.
+    """Trains prefix and exits on a shard with the exits' own loss, the mean over all of them.
 
     Every random choice is a function of (seed, client id, round, step): the batch, its
     augmentation, dropout. `forward` and `backward` alternate, once per step.
@@ -79,19 +79,20 @@ class Trainer:
         The activation is detached, finite, and of the same pass that `backward` differentiates.
 
         Raises:
-            NonFinite: The exit's loss is not finite. Since the exit averages over all positions and
-                multiplies by every channel, it is finite only if the whole activation is.
+            NonFinite: The exits' loss is not finite. Since the last one takes in all positions of
+                all channels, it is finite only if the whole activation is.
         """
         images, labels = self._batch(round_, step)
         targets = self.model.compute.place(labels)
         seed_step(self._plan.seed, "client", self._client_id, round_, step)
         self.model.train(True)
         activation, logits = self.model.forward(images)
-        loss = F.cross_entropy(logits.float(), targets)
+        losses = [F.cross_entropy(each.float(), targets) for each in logits]
+        loss = _mean(losses)
         if not math.isfinite(loss.detach()):
             raise NonFinite("the exit's loss on this batch")
         self._pending = _Pending(activation, logits, loss)
-        self._count(loss, logits, targets)
+        self._count(losses[-1], logits[-1], targets)
         return Sent(activation.detach(), labels)
 
     def backward(self, round_: int, step: int, feedback: Tensor | None = None) -> None:
@@ -112,9 +113,9 @@ class Trainer:
             feedback = self.model.compute.place(feedback)
         if feedback is not None and self._plan.feedback == "logits":
             teacher = feedback.softmax(dim=1)
-            student = pending.logits.float().log_softmax(dim=1)
-            divergence = F.kl_div(student, teacher, reduction="batchmean")
-            objective = objective + self._plan.distill_weight * divergence
+            students = [each.float().log_softmax(dim=1) for each in pending.logits]
+            divergences = [F.kl_div(each, teacher, reduction="batchmean") for each in students]
+            objective = objective + self._plan.distill_weight * _mean(divergences)
         if feedback is not None and self._plan.feedback == "gradient":
             gradient = feedback.to(pending.activation.dtype)
             torch.autograd.backward([objective, pending.activation], [None, gradient])
@@ -167,3 +168,7 @@ class Trainer:
         self._samples += rows
         self._loss_sum += float(loss.detach()) * rows
         self._correct += int((logits.detach().argmax(dim=1) == targets).sum())
+
+
+def _mean(losses: list[Tensor]) -> Tensor:
+    return losses[0] if len(losses) == 1 else torch.stack(losses).mean()

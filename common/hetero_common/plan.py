@@ -12,6 +12,7 @@ from hetero_common import normalization
 from hetero_common.sampling import steps_per_epoch
 
 Feedback = Literal["none", "gradient", "logits"]
+ExitHeadKind = Literal["linear", "grid", "conv"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ class Plan(
     """Decay of convolution and linear weights; biases and BatchNorm are not decayed."""
     grad_clip: float = Field(0.0, ge=0)
     """Largest norm of one step's gradient, per side; 0: no limit."""
+    exits: Literal["last", "all"] = "last"
+    """Train one exit, after the cut layer, or one after each layer by the mean of their losses."""
+    exit_head: ExitHeadKind = "linear"
+    """What an exit sees: one number per channel, 4x4 per channel, or a separable convolution."""
     exit_weight: float = Field(1.0, ge=0)
     """Weight of the exit's loss on the client; 0 only makes sense with gradient feedback."""
     feedback: Feedback = "none"
@@ -104,6 +109,10 @@ class Plan(
             return base
         progress = (at.round + at.step / at.steps) / self.rounds
         return base * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def exit_layers(self, cut_layer: int) -> range:
+        """After which layers a client with this cut layer has exits; it answers from the last."""
+        return range(1 if self.exits == "all" else cut_layer, cut_layer + 1)
 
     def evaluates_after(self, round_: int) -> bool:
         """Whether clients evaluate at the end of `round_`."""

@@ -87,7 +87,9 @@ class Engine:
     ) -> None:
         self.plan = plan
         self.initial = initial
-        self.shared = SharedWeights(dict(initial.weights.layers), dict(initial.weights.exits))
+        self.shared = SharedWeights(
+            dict(initial.weights.layers), dict(initial.weights.exits), plan.exit_layers
+        )
         """What clients start from, and pull after aggregations."""
         self.strategy = strategy
         self.credits = credits
@@ -299,7 +301,8 @@ class Engine:
     def _resume(self, checkpoint: Checkpoint) -> None:
         """The members of then belong to the run, and have to come back."""
         restored = restore(checkpoint, self.strategy)
-        self.shared, self.model, self.round = restored.shared, restored.model, checkpoint.round
+        self.shared.take(restored.shared)
+        self.model, self.round = restored.model, checkpoint.round
         self.members |= {member.client_id: member for member in restored.members}
         self._clients = 1
         self._after_boundary()

@@ -10,10 +10,11 @@ from torch import nn
 
 from hetero_common.compute import seeded
 from hetero_common.errors import CutLayerOutOfRange, RefusedInput, SettingsError
+from hetero_common.exits import build_exit
 from hetero_common.models import build_model
 from hetero_common.plan import Plan
 from hetero_common.rundir import MODEL_FILE, read_plan
-from hetero_common.split import ExitHead, activation_shapes, fingerprint, named_layers
+from hetero_common.split import activation_shapes, fingerprint, named_layers
 from hetero_common.weights import Weights, layer_states, load_states, numbered, read_file
 
 
@@ -32,7 +33,8 @@ class InitialModel:
             )
             self.shapes = activation_shapes(model, plan.image_size)
             heads = {
-                cut: ExitHead(self.shapes[cut - 1][0], plan.classes) for cut in range(1, len(model))
+                cut: build_exit(plan.exit_head, self.shapes[cut - 1], plan.classes)
+                for cut in range(1, len(model))
             }
         self.names = [name for name, _ in named_layers(model)]
         self.fingerprint = fingerprint(model, plan.image_size)

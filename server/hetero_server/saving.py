@@ -20,7 +20,6 @@ from hetero_common.plan import Plan
 from hetero_common.rundir import read_plan
 from hetero_common.weights import Weights
 from hetero_server.members import KEPT_FIELDS, Member, MemberState
-from hetero_server.shared import SharedWeights
 from hetero_server.strategies import Strategy
 from hetero_server.work import Saved, SaveWork
 
@@ -106,7 +105,7 @@ def require_resumable(run: Path, plan: Plan) -> str:
 class Restored:
     """A run as a checkpoint holds it, without the strategy's part."""
 
-    shared: SharedWeights
+    shared: Weights
     model: Weights | None
     members: list[Member]
 
@@ -121,9 +120,8 @@ def restore(checkpoint: Checkpoint, strategy: Strategy) -> Restored:
         strategy.add(member.client_id, member.cut_layer)
     strategy.restore(within("strategy", checkpoint.tensors))
     model = within("model", checkpoint.tensors)
-    shared = Weights.from_flat(within("shared", checkpoint.tensors))
     return Restored(
-        SharedWeights(shared.layers, shared.exits),
+        Weights.from_flat(within("shared", checkpoint.tensors)),
         Weights.from_flat(model) if model else None,
         members,
     )

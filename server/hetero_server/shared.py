@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
 from hetero_common.weights import Weights
 
 
+@dataclass
 class SharedWeights(Weights):
-    """Every layer, and an exit head for every cut layer."""
+    """Every layer, and an exit head for every cut layer.
+
+    Attributes:
+        exit_layers: After which layers a client with a given cut layer has exits.
+    """
+
+    exit_layers: Callable[[int], Iterable[int]] = lambda cut_layer: (cut_layer,)
 
     def for_cut(self, cut_layer: int) -> Weights:
-        """What a client with this cut layer pulls: layers 1..cut_layer and the exit after it."""
+        """What a client with this cut layer pulls: layers 1..cut_layer and its exits."""
         layers = {k: state for k, state in self.layers.items() if k <= cut_layer}
-        return Weights(layers, {cut_layer: self.exits[cut_layer]})
+        return Weights(layers, {k: self.exits[k] for k in self.exit_layers(cut_layer)})
 
     def read_pushed(self, cut_layer: int, data: bytes) -> Weights:
         """The weights that a client with this cut layer has pushed.

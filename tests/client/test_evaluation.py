@@ -116,7 +116,7 @@ def test_an_image_is_run_only_when_the_server_asks_for_it(model: DeviceModel) ->
         nonlocal runs
         runs += 1
 
-    model.prefix.register_forward_pre_hook(counting)
+    model.prefix[0].register_forward_pre_hook(counting)
 
     def predict(activations: Iterator[Tensor]) -> Iterator[Tensor]:
         for asked, activation in enumerate(activations, start=1):

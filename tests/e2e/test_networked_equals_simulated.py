@@ -49,6 +49,7 @@ RUNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             *("--strategy", "averaging", "--aggregate-every", "2", "--steps-per-round", "0"),
             *("--batch-size", "32"),
             *("--client-aggregation", "round", "--optimizer", "adam", "--client-lr", "0.01"),
+            *("--exits", "all", "--exit-head", "conv"),
         ),
         ("--partition", "dirichlet", "--alpha", "0.5"),
     ),

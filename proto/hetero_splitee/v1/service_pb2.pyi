@@ -50,6 +50,8 @@ class Plan(google.protobuf.message.Message):
     WIRE_FIELD_NUMBER: builtins.int
     PRECISION_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
+    EXITS_FIELD_NUMBER: builtins.int
+    EXIT_HEAD_FIELD_NUMBER: builtins.int
     model: builtins.str
     width: builtins.int
     stem: builtins.str
@@ -75,6 +77,8 @@ class Plan(google.protobuf.message.Message):
     wire: builtins.str
     precision: builtins.str
     seed: builtins.int
+    exits: builtins.str
+    exit_head: builtins.str
     def __init__(
         self,
         *,
@@ -103,8 +107,10 @@ class Plan(google.protobuf.message.Message):
         wire: builtins.str = ...,
         precision: builtins.str = ...,
         seed: builtins.int = ...,
+        exits: builtins.str = ...,
+        exit_head: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["augment", b"augment", "batch_size", b"batch_size", "classes", b"classes", "client_aggregation", b"client_aggregation", "client_lr", b"client_lr", "distill_weight", b"distill_weight", "eval_every", b"eval_every", "exit_weight", b"exit_weight", "feedback", b"feedback", "grad_clip", b"grad_clip", "image_size", b"image_size", "lr_schedule", b"lr_schedule", "model", b"model", "momentum", b"momentum", "normalization", b"normalization", "optimizer", b"optimizer", "precision", b"precision", "rounds", b"rounds", "seed", b"seed", "server_lr", b"server_lr", "stem", b"stem", "steps_per_round", b"steps_per_round", "weight_decay", b"weight_decay", "width", b"width", "wire", b"wire"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["augment", b"augment", "batch_size", b"batch_size", "classes", b"classes", "client_aggregation", b"client_aggregation", "client_lr", b"client_lr", "distill_weight", b"distill_weight", "eval_every", b"eval_every", "exit_head", b"exit_head", "exit_weight", b"exit_weight", "exits", b"exits", "feedback", b"feedback", "grad_clip", b"grad_clip", "image_size", b"image_size", "lr_schedule", b"lr_schedule", "model", b"model", "momentum", b"momentum", "normalization", b"normalization", "optimizer", b"optimizer", "precision", b"precision", "rounds", b"rounds", "seed", b"seed", "server_lr", b"server_lr", "stem", b"stem", "steps_per_round", b"steps_per_round", "weight_decay", b"weight_decay", "width", b"width", "wire", b"wire"]) -> None: ...
 
 Global___Plan: typing_extensions.TypeAlias = Plan
 
