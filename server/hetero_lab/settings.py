@@ -12,15 +12,27 @@ from hetero_common.plan import Plan
 from hetero_common.settings import Settings
 from hetero_server.settings import StrategySettings
 
+MethodName = Literal[
+    "split",
+    "centralized",
+    "isolated",
+    "fedavg",
+    "fedavg-prefix",
+    "splitfed-v1",
+    "splitfed-v2",
+]
+
 
 class SimulationSettings(Settings, StrategySettings, DataSettings, Plan, frozen=True):
     """Train many clients and their server in one process, without sockets."""
 
     run_dir: Path | None = None
     """Directory for settings, metrics and weights; by default a new one below runs/."""
-    method: Literal["split", "centralized"] = "split"
-    """Heterogeneous split training, or the yardstick: the undivided model on all the data, with
-    the same recipe and as many images in all."""
+    method: MethodName = "split"
+    """Heterogeneous split training, or what it is held against, with the same recipe, data and
+    number of images: the undivided model on all the data (centralized); each device alone
+    (isolated); whole models, or prefixes with their exits, that are averaged (fedavg,
+    fedavg-prefix); SplitFed with one cut for all."""
     clients: int = Field(3, ge=1)
     """Number of clients; each gets one shard."""
     cut_layers: str = "3,4,5"

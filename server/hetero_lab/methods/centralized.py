@@ -1,0 +1,37 @@
+"""The yardstick: the undivided model on all the data, with the same recipe."""
+
+from __future__ import annotations
+
+from hetero_client.shards import load_shard, load_test
+from hetero_common.compute import Compute
+from hetero_common.plan import StepAt
+from hetero_common.rundir import MODEL_FILE, RunDir
+from hetero_common.weights import Weights
+from hetero_lab.methods.base import Training
+from hetero_lab.methods.undivided import Undivided, whole_model
+from hetero_lab.settings import SimulationSettings
+from hetero_server.roster import Observer
+
+
+def prepare(settings: SimulationSettings) -> Training:
+    """As many images as all clients of the split run train on, in as many rounds."""
+    plan = settings.plan()
+    train = load_shard(settings, plan, 0, 1)
+    test = load_test(settings.dataset, settings.data_dir, plan)
+    steps = settings.clients * plan.steps_for(len(train.labels) // settings.clients)
+    compute = Compute(settings.device, plan.precision)
+    model = Undivided(plan, "centralized", whole_model(plan), train, compute)
+
+    def run(run_dir: RunDir, observe: Observer) -> None:
+        for round_ in range(plan.rounds):
+            done = round_ * steps
+            losses = [model.step(done + s, StepAt(round_, s, steps)) for s in range(steps)]
+            samples = (done + steps) * plan.batch_size
+            observe("round", round=round_, loss=sum(losses) / steps, samples=samples)
+            if plan.evaluates_after(round_):
+                some = test if plan.is_last(round_) else test.first(settings.eval_samples)
+                accuracy = model.accuracy(some)
+                observe("evaluation", round=round_, samples=len(some.labels), accuracy=accuracy)
+        run_dir.write(MODEL_FILE, Weights(model.states()).to_bytes())
+
+    return run

@@ -1,0 +1,92 @@
+"""FedAvg: every client trains a whole model on its own images, and the copies are averaged.
+
+McMahan, Moore, Ramage, Hampson, Aguera y Arcas, "Communication-efficient learning of deep networks
+from decentralized data", AISTATS 2017 (arXiv 1602.05629), algorithm 1 with all clients in every
+round, and with the recipe of the split run: local momentum is kept from round to round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from hetero_client.shards import load_shard, load_test
+from hetero_common.aggregation import cross_layer_average
+from hetero_common.compute import Compute, seeded
+from hetero_common.exits import build_exit
+from hetero_common.plan import Plan, StepAt
+from hetero_common.rundir import MODEL_FILE, RunDir
+from hetero_common.split import activation_shapes
+from hetero_common.weights import Weights
+from hetero_lab.methods.base import Training
+from hetero_lab.methods.undivided import Undivided, whole_model
+from hetero_lab.settings import SimulationSettings
+from hetero_server.roster import Observer
+
+
+def prepare(settings: SimulationSettings) -> Training:
+    """Every device holds the whole model, whether it could or not."""
+    return _prepare(settings, {MODEL_FILE: (whole_model, {})})
+
+
+def prepare_prefixes(settings: SimulationSettings) -> Training:
+    """Every device holds a prefix with its exit, all of one size: once per cut layer."""
+    cuts = sorted(set(settings.cuts()))
+    return _prepare(
+        settings,
+        {f"prefix-{cut}.safetensors": (partial(_prefix, cut), {"cut_layer": cut}) for cut in cuts},
+    )
+
+
+def _prefix(cut_layer: int, plan: Plan) -> nn.Sequential:
+    whole = whole_model(plan)
+    shape = activation_shapes(whole, plan.image_size)[cut_layer - 1]
+    with seeded(plan.seed, "exit"):
+        head = build_exit(plan.exit_head, shape, plan.classes)
+    return nn.Sequential(*list(whole)[:cut_layer], head)
+
+
+def _prepare(
+    settings: SimulationSettings,
+    kinds: dict[str, tuple[Callable[[Plan], nn.Sequential], dict[str, int]]],
+) -> Training:
+    """Train one kind of model after another; each has a file, and fields that name it in events."""
+    plan, count = settings.plan(), settings.clients
+    compute = Compute(settings.device, plan.precision)
+    shards = [load_shard(settings, plan, index, count) for index in range(count)]
+    test = load_test(settings.dataset, settings.data_dir, plan)
+
+    def run(run_dir: RunDir, observe: Observer) -> None:
+        for file, (build, named) in kinds.items():
+            clients = [
+                Undivided(plan, f"client-{number}", build(plan), shard, compute)
+                for number, shard in enumerate(shards, start=1)
+            ]
+            for round_ in range(plan.rounds):
+                losses = [_local_round(plan, client, round_) for client in clients]
+                _average(clients)
+                observe("round", round=round_, loss=sum(losses) / len(losses), **named)
+                if plan.evaluates_after(round_):
+                    some = test if plan.is_last(round_) else test.first(settings.eval_samples)
+                    right = {"samples": len(some.labels), "accuracy": clients[0].accuracy(some)}
+                    observe("evaluation", round=round_, **right, **named)
+            run_dir.write(file, Weights(clients[0].states()).to_bytes())
+
+    return run
+
+
+def _local_round(plan: Plan, client: Undivided, round_: int) -> float:
+    steps = plan.steps_for(len(client.train.labels))
+    losses = [
+        client.step(round_ * steps + step, StepAt(round_, step, steps)) for step in range(steps)
+    ]
+    return sum(losses) / steps
+
+
+def _average(clients: list[Undivided]) -> None:
+    weights = [float(len(client.train.labels)) for client in clients]
+    averaged = cross_layer_average([client.states() for client in clients], weights)
+    for client in clients:
+        client.load(averaged)

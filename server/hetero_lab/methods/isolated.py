@@ -1,0 +1,76 @@
+"""Each device alone: its prefix and exits on its own images, and nobody else's.
+
+What a device can do without any of the others; taking part must be worth more than this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from hetero_client.device_model import DeviceModel
+from hetero_client.shards import load_shard, load_test
+from hetero_client.trainer import Shard, Trainer
+from hetero_common.compute import Compute
+from hetero_common.rundir import RunDir
+from hetero_lab.methods.base import Training
+from hetero_lab.settings import SimulationSettings
+from hetero_server.initial import InitialModel
+from hetero_server.roster import Observer
+from hetero_server.shared import SharedWeights
+
+
+@dataclass(frozen=True)
+class _Device:
+    client_id: str
+    model: DeviceModel
+    trainer: Trainer
+    steps: int
+
+    def accuracy(self, test: Shard, rows: int) -> float:
+        parts = torch.split(test.images, rows)
+        answers = [self.model.infer(part)[1].argmax(dim=1) for part in parts]
+        return float((torch.cat(answers) == test.labels).double().mean())
+
+
+def prepare(settings: SimulationSettings) -> Training:
+    """The devices of the split run, each with the initial weights that it would pull."""
+    plan, count = settings.plan(), settings.clients
+    initial = InitialModel(plan).weights
+    shared = SharedWeights(initial.layers, initial.exits, plan.exit_layers)
+    test = load_test(settings.dataset, settings.data_dir, plan)
+    devices = []
+    for index, cut_layer in enumerate(settings.cuts()):
+        client_id = f"client-{index + 1}"
+        shard = load_shard(settings, plan, index, count)
+        model = DeviceModel(plan, cut_layer, Compute(settings.device, plan.precision))
+        model.load(shared.for_cut(cut_layer))
+        steps = plan.steps_for(len(shard.labels))
+        trainer = Trainer(plan, client_id, model, shard, steps)
+        devices.append(_Device(client_id, model, trainer, steps))
+
+    def run(run_dir: RunDir, observe: Observer) -> None:
+        for round_ in range(plan.rounds):
+            for device in devices:
+                device.trainer.begin_round()
+                for step in range(device.steps):
+                    device.trainer.forward(round_, step)
+                    device.trainer.backward(round_, step)
+                report = device.trainer.round_done(round_)
+                observe("round", client=device.client_id, **vars(report))
+            if plan.evaluates_after(round_):
+                some = test if plan.is_last(round_) else test.first(settings.eval_samples)
+                for device in devices:
+                    observe(
+                        "evaluation",
+                        round=round_,
+                        client=device.client_id,
+                        cut_layer=device.model.cut_layer,
+                        samples=len(some.labels),
+                        exit_accuracy=device.accuracy(some, plan.predict_rows),
+                    )
+        for device in devices:
+            run_dir.write(f"{device.client_id}.safetensors", device.model.weights().to_bytes())
+
+    return run

@@ -1,0 +1,54 @@
+"""Heterogeneous split training: the server's own engine with the clients' own trainer."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from hetero_client.device_model import DeviceModel
+from hetero_client.shards import load_shard, load_test
+from hetero_client.trainer import Trainer
+from hetero_common.compute import Compute
+from hetero_common.rundir import MODEL_FILE, RunDir
+from hetero_lab.methods.base import Training
+from hetero_lab.settings import SimulationSettings
+from hetero_lab.simulation import SimulatedClient, simulate
+from hetero_server.build import build_engine
+from hetero_server.initial import InitialModel
+from hetero_server.results import results_table
+from hetero_server.roster import Observer
+
+
+def prepare(settings: SimulationSettings) -> Training:
+    """A server and its clients, `client-1`, `client-2` ..., with a shard each."""
+    plan, count = settings.plan(), settings.clients
+    initial, compute = InitialModel(plan), Compute(settings.device, settings.precision)
+    test = load_test(settings.dataset, settings.data_dir, plan)
+    shards = [load_shard(settings, plan, index, count) for index in range(count)]
+    models = [DeviceModel(plan, cut_layer, compute) for cut_layer in settings.cuts()]
+
+    def run(run_dir: RunDir, observe: Observer) -> None:
+        engine = build_engine(initial, settings, compute, clients=count, observe=observe)
+        clients = []
+        for number, (model, shard) in enumerate(zip(models, shards, strict=True), start=1):
+            client_id = f"client-{number}"
+            member = engine.register(client_id, model.cut_layer, len(shard.labels))
+            trainer = Trainer(plan, client_id, model, shard, member.steps)
+            clients.append(
+                SimulatedClient(
+                    engine,
+                    member,
+                    trainer,
+                    test,
+                    threshold=settings.threshold,
+                    eval_samples=settings.eval_samples,
+                )
+            )
+        simulate(engine, clients)
+        assert engine.model is not None, "a finished run has assembled its model"
+        run_dir.write(MODEL_FILE, engine.model.to_bytes({"fingerprint": initial.fingerprint}))
+        for client in clients:
+            data = client.trainer.model.weights().to_bytes()
+            run_dir.write(f"{client.member.client_id}.safetensors", data)
+        Console().print(results_table(engine.members.values()))
+
+    return run

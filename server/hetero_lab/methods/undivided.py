@@ -1,0 +1,89 @@
+"""One undivided model and the images that it is trained on; what the baselines are made of."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hetero_client.trainer import Shard
+from hetero_common import normalization
+from hetero_common.aggregation import LayerStates
+from hetero_common.compute import Compute, Learner, seed_step, seeded
+from hetero_common.models import build_model
+from hetero_common.plan import Plan, StepAt
+from hetero_common.sampling import augment, batch_indices, derive_seed
+from hetero_common.weights import layer_states, load_states, numbered
+
+
+class Undivided:
+    """Trains all layers on `batch_size` images a step.
+
+    Args:
+        plan: Recipe; its server learning rate and seed.
+        name: Whoever trains; it seeds the random choices.
+        layers: What is trained, images in and logits out.
+        train: Its training images.
+        compute: Where it runs.
+    """
+
+    def __init__(
+        self, plan: Plan, name: str, layers: nn.Sequential, train: Shard, compute: Compute
+    ) -> None:
+        self._plan = plan
+        self._name = name
+        self.train = train
+        self._compute = compute
+        self._normalize = normalization.parse(plan.normalization).apply
+        self.model = layers
+        compute.adopt(self.model)
+        self._learner = Learner(plan, plan.server_lr, [self.model])
+
+    def step(self, global_step: int, at: StepAt) -> float:
+        """One optimizer step; returns the loss."""
+        plan, train = self._plan, self.train
+        chosen = batch_indices(
+            len(train.labels), plan.batch_size, global_step, plan.seed, self._name
+        )
+        indices = torch.from_numpy(chosen)
+        seed = derive_seed(plan.seed, "augment", self._name, at.round, at.step)
+        images = augment(train.images[indices], plan.augment, seed)
+        seed_step(plan.seed, self._name, at.round, at.step)
+        self.model.train()
+        self._learner.zero_grad()
+        loss = F.cross_entropy(self._logits(images), self._compute.place(train.labels[indices]))
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._learner.step(at)
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def right(self, test: Shard, rows: int = 256) -> Tensor:
+        """Which images are classified right, (N,) bool."""
+        self.model.train(False)
+        predicted = [
+            self._logits(part).argmax(dim=1).cpu() for part in torch.split(test.images, rows)
+        ]
+        return torch.cat(predicted) == test.labels
+
+    def accuracy(self, test: Shard) -> float:
+        """Share of the images that are classified right."""
+        return float(self.right(test).double().mean())
+
+    def states(self) -> LayerStates:
+        """A copy of all layers' state."""
+        return layer_states(numbered(self.model))
+
+    def load(self, states: LayerStates) -> None:
+        """Take over the state of all layers."""
+        load_states(numbered(self.model), states)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        with self._compute.autocast():
+            logits: Tensor = self.model(self._compute.place(self._normalize(images)))
+        return logits.float()
+
+
+def whole_model(plan: Plan) -> nn.Sequential:
+    """All layers at the initial weights of a run with this plan."""
+    with seeded(plan.seed, "model"):
+        return build_model(plan.model, num_classes=plan.classes, width=plan.width, stem=plan.stem)

@@ -1,0 +1,97 @@
+"""What the method is held against: each baseline against something that it must equal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import Simulate
+from hetero_client.shards import load_shard
+from hetero_common.compute import Compute
+from hetero_common.plan import StepAt
+from hetero_common.rundir import MODEL_FILE, read_events
+from hetero_common.weights import Weights, read_file
+from hetero_lab.__main__ import main
+from hetero_lab.methods import METHODS
+from hetero_lab.methods.undivided import Undivided, whole_model
+from lab.test_simulation import SMALL, bits, settings_of
+
+TWO = ("--clients", "2")
+
+
+def accuracies(run: Path) -> list[dict[str, object]]:
+    return [event for event in read_events(run) if event["event"] == "evaluation"]
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_trains_and_reports(method: str, simulate: Simulate) -> None:
+    run = simulate(*SMALL, *TWO, "--cut-layers", "3", "--method", method)
+    kinds = {event["event"] for event in read_events(run)}
+    assert {"round", "evaluation"} <= kinds
+    assert list(run.glob("*.safetensors"))
+
+
+def test_isolated_devices_are_clients_that_get_nothing_from_the_others(simulate: Simulate) -> None:
+    alone = simulate(*SMALL, *TWO, "--method", "isolated")
+    split = simulate(*SMALL, *TWO, "--client-aggregation", "none")
+    for name in ("client-1.safetensors", "client-2.safetensors"):
+        assert bits(alone / name) == bits(split / name)
+    together = {e["client"]: e["exit_accuracy"] for e in accuracies(split)}
+    assert {e["client"]: e["exit_accuracy"] for e in accuracies(alone)} == together
+
+
+def test_federated_averaging_of_one_client_is_its_own_training(simulate: Simulate) -> None:
+    fedavg = simulate(*SMALL, "--clients", "1", "--method", "fedavg")
+    split = simulate(
+        *(*SMALL, "--clients", "1", "--method", "split", "--strategy", "sequential"),
+        *("--feedback", "gradient", "--exit-weight", "0", "--cut-layers", "3"),
+        *("--order", "interleaved"),
+    )
+    layers = read_file(fedavg / MODEL_FILE)[0].layers
+    for number, state in read_file(split / MODEL_FILE)[0].layers.items():
+        for name, tensor in state.items():
+            torch.testing.assert_close(layers[number][name], tensor)
+
+
+def test_federated_averaging_averages_what_the_clients_have_trained(simulate: Simulate) -> None:
+    flags = (*TWO, "--rounds", "1", "--method", "fedavg")
+    settings = settings_of(*flags)
+    run = simulate(*SMALL, *flags)
+    plan, ends = settings.plan(), []
+    for index in range(2):
+        shard = load_shard(settings, plan, index, 2)
+        client = Undivided(plan, f"client-{index + 1}", whole_model(plan), shard, Compute())
+        for step in range(plan.steps_per_round):
+            client.step(step, StepAt(0, step, plan.steps_per_round))
+        ends.append(Weights(client.states()).flat())
+    averaged = read_file(run / MODEL_FILE)[0].flat()
+    weights = {name: (ends[0][name] + ends[1][name]) / 2 for name in ends[0] if "weight" in name}
+    for name, expected in weights.items():
+        torch.testing.assert_close(averaged[name], expected, rtol=1e-2, atol=1e-4)
+
+
+def test_prefixes_are_averaged_once_per_cut_layer(simulate: Simulate) -> None:
+    run = simulate(*SMALL, *TWO, "--cut-layers", "2,4", "--method", "fedavg-prefix")
+    files = sorted(path.name for path in run.glob("*.safetensors"))
+    assert files == ["prefix-2.safetensors", "prefix-4.safetensors"]
+    assert [len(read_file(run / name)[0].layers) for name in files] == [3, 5]
+    assert [event["cut_layer"] for event in accuracies(run)] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("method", "strategy"), [("splitfed-v1", "averaging"), ("splitfed-v2", "sequential")]
+)
+def test_splitfed_is_the_split_run_with_its_settings(
+    method: str, strategy: str, simulate: Simulate
+) -> None:
+    cut = (*SMALL, *TWO, "--cut-layers", "3")
+    named = simulate(*cut, "--method", method)
+    spelt = simulate(*cut, "--strategy", strategy, "--feedback", "gradient", "--exit-weight", "0")
+    assert bits(named / MODEL_FILE) == bits(spelt / MODEL_FILE)
+
+
+def test_splitfed_has_one_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, "--method", "splitfed-v1"]) == 2
+    assert "one cut for all clients" in capsys.readouterr().err
