@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from hetero_client.evaluation import evaluate
 from hetero_client.progress import Progress
+from hetero_client.retrying import pauses
 from hetero_client.trainer import Sent, Shard, Trainer
 from hetero_client.transport import Registration, ServerLink
 from hetero_common.checkpoints import Checkpoint, CheckpointStore
@@ -22,7 +21,6 @@ log = logging.getLogger(__name__)
 
 _LOST = (ServerUnreachable, UnknownSession)
 """Errors that a new session mends."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 20.0  # seconds
 
 
 @dataclass
@@ -148,7 +146,7 @@ class Participation:
 
     def _rejoin(self, why: HeteroError) -> None:
         """Register again, and again, ever more slowly."""
-        for pause in _pauses(self._link.connect_timeout):
+        for pause in pauses(self._link.connect_timeout):
             log.warning("lost the server (%s): trying again in %.1f s", why, pause)
             time.sleep(pause)
             try:
@@ -259,12 +257,3 @@ class Participation:
             "evaluation", bytes_sent=self._link.bytes_sent, last=request.last, **asdict(evaluation)
         )
         self._progress.evaluated(evaluation)
-
-
-def _pauses(patience: float) -> Iterator[float]:
-    """Seconds to wait before each new try: exponential with full jitter, for so long in all."""
-    deadline = time.monotonic() + patience
-    longest = _FIRST_PAUSE
-    while time.monotonic() < deadline:
-        yield random.uniform(0, longest)
-        longest = min(2 * longest, _LONGEST_PAUSE)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hetero_client.calls import Calls
 from hetero_client.inbox import Inbox, Outgoing
+from hetero_client.retrying import pauses
 from hetero_client.stream import Item, TrainingStream
 from hetero_common import codec, wire
 from hetero_common.control import Directive, Report
@@ -28,7 +29,6 @@ from hetero_splitee.v1 import service_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-_RETRY_SECONDS = 1.0
 _PREDICTIONS_AHEAD = 4
 
 
@@ -98,18 +98,19 @@ class ServerLink:
             ServerUnreachable: Nobody answered within the connect timeout.
             VersionMismatch: The server speaks another protocol version.
         """
-        deadline = time.monotonic() + self.connect_timeout
+        tries = pauses(self.connect_timeout)
         while True:
             try:
                 return self.status_now()
             except ServerUnreachable as error:
-                if time.monotonic() >= deadline:
+                pause = next(tries, None)
+                if pause is None:
                     raise ServerUnreachable(
                         f"no server answers at {self.address} after {self.connect_timeout:g} s: "
                         f"check --server and that hetero-server runs ({error})"
                     ) from None
                 log.warning("waiting for the server at %s: %s", self.address, error)
-                time.sleep(_RETRY_SECONDS)
+                time.sleep(pause)
 
     def status_now(self) -> ServerStatus:
         """Ask what the server trains.
