@@ -50,6 +50,7 @@ def _run(settings: ClientSettings) -> None:
             settings.connect_timeout,
             certs=settings.certs,
             token=settings.resolved_token(),
+            insecure=settings.insecure,
         ) as link:
             _take_part(settings, settings.cut_layer, link)
 

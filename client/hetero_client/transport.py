@@ -66,6 +66,7 @@ class ServerLink:
         wire_dtype: How activations travel, until `status` learns it from the server.
         certs: Directory of certificates, for TLS.
         token: Says who this client is, beside or instead of its certificate.
+        insecure: Do without TLS, unless `certs` are given.
 
     Raises:
         SettingsError: The certificates can not be used, or the token would go out unencrypted.
@@ -79,10 +80,11 @@ class ServerLink:
         *,
         certs: Path | None = None,
         token: str | None = None,
+        insecure: bool = False,
     ) -> None:
         self.address = address
         self.connect_timeout = connect_timeout
-        self._calls = Calls(address, certs, token)
+        self._calls = Calls(address, certs, token, insecure=insecure)
         self._wire_dtype = wire_dtype
         self._inbox = Inbox()
         self._stream: TrainingStream | None = None

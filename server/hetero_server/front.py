@@ -49,7 +49,7 @@ async def start_server(
     Raises:
         SettingsError: The address can not be listened on, or may not like this.
     """
-    certs = certs if insecure else certificates_for(listen, certs)
+    certs = certificates_for(listen, certs, insecure=insecure)
     _require_doors(listen, insecure, certs, tokens)
     server = grpc.aio.server(options=rpc.SERVER_OPTIONS)
     server.add_generic_rpc_handlers((_handlers(servicer, _identify(certs, tokens)),))
