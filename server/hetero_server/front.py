@@ -7,7 +7,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
@@ -23,6 +23,8 @@ from hetero_server.access import Caller, Identify, TokenOwners, anybody, certifi
 
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _REFLECTION = reflection.SERVICE_NAME
+
+Requests: TypeAlias = AsyncIterator[Any]
 
 log = logging.getLogger(__name__)
 
@@ -113,29 +115,36 @@ def _guarded(
     """
     if method.server_streaming:
 
-        async def stream(request: object, context: rpc.ServicerContext) -> AsyncIterator[object]:
+        async def stream(requests: Requests, context: rpc.ServicerContext) -> AsyncIterator[object]:
             async with _translated(context):
                 caller = Caller.of(context, identify)
-                async with contextlib.aclosing(behavior(_read(method, request), caller)) as answers:
+                given = await _read(method, requests)
+                async with contextlib.aclosing(behavior(given, caller)) as answers:
                     async for answer in answers:
                         yield answer
 
         return stream
 
-    async def call(request: object, context: rpc.ServicerContext) -> object:
+    async def call(requests: Requests, context: rpc.ServicerContext) -> object:
         async with _translated(context):
             caller = Caller.of(context, identify)
-            answer: Awaitable[object] = behavior(_read(method, request), caller)
+            answer: Awaitable[object] = behavior(await _read(method, requests), caller)
             return await answer
         raise AssertionError("an aborted call does not return")
 
     return call
 
 
-def _read(method: MethodDescriptor, request: object) -> object:
-    """Unary requests arrive as bytes, so that an unreadable one is refused like any other."""
-    if not isinstance(request, bytes):
-        return request
+async def _read(method: MethodDescriptor, requests: Requests) -> object:
+    """What a behavior takes: all requests, or the only one.
+
+    That arrives as bytes, so that an unreadable one is refused like any other.
+    """
+    if method.client_streaming:
+        return requests
+    request = await anext(requests, None)
+    if request is None:
+        raise RefusedInput("a call came without its message")
     try:
         return rpc.request_class(method).FromString(request)
     except DecodeError:
