@@ -58,6 +58,11 @@ class Process:
         assert line.startswith(_READY), f"{line!r} is no ready line\n{self._stderr.read_text()}"
         return line.removeprefix(_READY).strip()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def finish(self) -> Finished:
         """Wait until it ends by itself; its output after the ready line."""
         assert self._process.stdout is not None
