@@ -38,9 +38,15 @@ class Crowd:
         self.fingerprint = ""
 
     async def greet(self) -> None:
-        """Learn what the server trains."""
+        """Learn what the server trains, and let it do for the first time what it does for all."""
         answer = await self._method(0, "GetStatus")(pb.GetStatusRequest())
         self.fingerprint = answer.fingerprint
+        asks = registration(client_id="first", fingerprint=self.fingerprint)
+        granted = await self._method(0, "Register")(asks)
+        session = ((rpc.SESSION_KEY, granted.session),)
+        async for _ in self._method(0, "PullState")(pb.PullStateRequest(), metadata=session):
+            pass
+        await self._method(0, "Leave")(pb.LeaveRequest(), metadata=session)
 
     async def close(self) -> None:
         await asyncio.gather(*(channel.close() for channel in self._channels))

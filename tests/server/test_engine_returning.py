@@ -290,6 +290,57 @@ def test_a_frozen_client_delays_the_others_for_as_long_as_the_patience_lasts() -
     assert watch.run.phase() is Phase.CLOSING
 
 
+def a_crowd(*names: str) -> Run:
+    run = Run(clients=len(names))
+    for name in names:
+        run.join(name)
+    return run
+
+
+def test_all_who_hold_up_the_others_are_released_at_once() -> None:
+    """However many they are: one at each look would hold up a round for minutes."""
+    watch = Watch(a_crowd(*"abcdef"))
+    watch.run.train("a", "b")  # too few for a quorum
+    watch.wait(60)
+    assert watch.released() == []
+    watch.wait(1)
+    assert watch.released() == list("cdef")
+    assert watch.run.phase() is Phase.CLOSING
+
+
+def test_all_beyond_a_quorum_are_released_at_once() -> None:
+    watch = Watch(a_crowd(*"abcdef"), quorum=0.3)
+    run = watch.run
+    run.train("a", "b")
+    watch.wait(40)
+    for name in "cdef":
+        run.send(name, 0)  # slow, but not silent
+    run.work()
+    watch.wait(21)
+    assert watch.released() == list("cdef")
+
+
+@pytest.mark.parametrize("done", ["a", "abc"], ids=["nearly all", "half"])
+def test_nobody_is_released_who_waits_for_the_server(done: str) -> None:
+    """A server with many clients can take longer than the patience for what they have sent."""
+    watch = Watch(a_crowd(*"abcdef"), quorum=0.5)
+    run = watch.run
+    run.train(*done)
+    for name in "def":
+        run.send(name, 0)
+    watch.wait(200)
+    assert not set(watch.released()) & set("def")
+    run.work()
+    watch.wait(61)
+    assert set(watch.released()) >= set("def"), "from now on the server waits for them"
+
+
+def test_the_last_who_is_there_is_released_by_nobody() -> None:
+    watch = Watch(a_crowd(*"abc"))
+    watch.wait(1000)
+    assert len(watch.released()) < 3
+
+
 def test_who_makes_progress_is_released_only_if_a_quorum_is_done() -> None:
     run = Run(clients=3, steps_per_round=200)
     for client_id in "abc":
