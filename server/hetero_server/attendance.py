@@ -75,6 +75,10 @@ class Attendance:
             if (engine.phase, engine.round) != self._stage:
                 return  # the round is over: the next look sees what has become of it
 
+    def is_overdue(self, now: float) -> bool:
+        """Whether the run has been over for so long that nobody's farewell is waited for."""
+        return self.engine.phase is Phase.FINISHED and now - self._since > self.limit()
+
     def _release(self, member: Member, why: str) -> None:
         self._held_up = True  # how long this round took says nothing of the next ones
         self.engine.release(member.client_id, why)

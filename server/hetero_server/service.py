@@ -101,7 +101,8 @@ class HeteroSplitService:
         member = self._member(caller)
         if member.attached:
             raise LimitExceeded("this session has a training stream already")
-        wake = self._runner.watch(member)
+        wake = asyncio.Event()
+        member.outbox.wake = wake.set
         pulse = Pulse(wake, self._runner.heartbeat)
         reader = asyncio.create_task(self._take(member, pulse.heard(requests)))
         reader.add_done_callback(lambda _: wake.set())
@@ -125,7 +126,6 @@ class HeteroSplitService:
             reader.result()
         finally:
             pulse.stop()
-            self._runner.unwatch(member)
             self._drop(member, _farewell(reader))
             reader.cancel()
 

@@ -25,7 +25,7 @@ HEALTHY_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Load:
-    """Clients with open streams, how many of them train; seconds between heartbeats, and patience."""
+    """Clients with open streams, how many of them train; heartbeat and patience in seconds."""
 
     idle: int
     training: int
@@ -37,7 +37,14 @@ class Load:
         """Start when all are there and one more; wait for the idle ones no longer than needed."""
         share = self.training / (self.idle + 1)
         return (
-            *("--clients", str(self.idle + 1), "--patience", str(self.patience), "--quorum", f"{share:.4f}"),
+            *(
+                "--clients",
+                str(self.idle + 1),
+                "--patience",
+                str(self.patience),
+                "--quorum",
+                f"{share:.4f}",
+            ),
             *("--stall-timeout", str(3 * self.heartbeat), "--rounds", str(ROUNDS)),
         )
 

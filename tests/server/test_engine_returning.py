@@ -335,6 +335,21 @@ def test_nobody_is_released_who_waits_for_the_server(done: str) -> None:
     assert set(watch.released()) >= set("def"), "from now on the server waits for them"
 
 
+def test_a_run_that_is_over_waits_for_farewells_as_long_as_for_a_round() -> None:
+    run = Run(rounds=1)
+    run.join("a")
+    watch = Watch(run)
+    run.train("a")
+    run.work()
+    assert not watch.attendance.is_overdue(1000.0)
+    run.engine.evaluated("a", an_evaluation(0))
+    assert run.phase() is Phase.FINISHED
+    watch.wait(61)
+    assert not watch.attendance.is_overdue(watch.now)
+    watch.wait(1)
+    assert watch.attendance.is_overdue(watch.now)
+
+
 def test_the_last_who_is_there_is_released_by_nobody() -> None:
     watch = Watch(a_crowd(*"abc"))
     watch.wait(1000)
