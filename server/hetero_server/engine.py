@@ -22,14 +22,7 @@ from dataclasses import asdict
 from torch import Tensor
 
 from hetero_common.checkpoints import BEFORE_FIRST, Checkpoint
-from hetero_common.control import (
-    Directive,
-    Evaluate,
-    Evaluation,
-    Finish,
-    RoundDone,
-    StartRound,
-)
+from hetero_common.control import Directive, Evaluate, Evaluation, Finish, RoundDone, StartRound
 from hetero_common.errors import HeteroError, NotTraining, RefusedInput
 from hetero_common.plan import Plan
 from hetero_common.weights import Weights

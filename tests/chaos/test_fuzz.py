@@ -214,7 +214,7 @@ def test_who_has_no_place_in_a_round_changes_nothing(
 def test_who_joins_a_round_and_is_sent_away_leaves_no_trace(
     launch: Launch, simulate: Simulate, tmp_path: Path
 ) -> None:
-    scale = Scale(rounds=1000, made_up=0, attacks=400)
+    scale = Scale(rounds=500, made_up=0, attacks=200)
     with field_of(launch, tmp_path, scale, *AVERAGING) as field:
         siege = field.siege
         field.begin()
