@@ -25,7 +25,7 @@ demo: $(READY)  ## one server and three clients with different cut layers learn 
 test: $(READY)  ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-chaos: $(READY)  ## processes killed at many moments; the short part is in `make test`
+chaos: $(READY)  ## processes killed at many moments, attacks, load; the short part is in `make test`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/chaos -m "slow or not slow"
 
 lint: $(READY)  ## style and format

@@ -22,13 +22,21 @@ class Calls:
         address: `host:port`.
         certs: Directory of certificates, for TLS.
         token: Says who this client is.
+        insecure: Do without TLS, unless `certs` are given.
 
     Raises:
         SettingsError: The certificates can not be used, or the token would go out unencrypted.
     """
 
-    def __init__(self, address: str, certs: Path | None = None, token: str | None = None) -> None:
-        certs = certificates_for(address, certs)
+    def __init__(
+        self,
+        address: str,
+        certs: Path | None = None,
+        token: str | None = None,
+        *,
+        insecure: bool = False,
+    ) -> None:
+        certs = certificates_for(address, certs, insecure=insecure)
         self._is_encrypted = certs is not None
         if certs is not None:
             credentials = channel_credentials(certs, anonymous=token is not None)

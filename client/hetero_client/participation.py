@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
 from hetero_client.evaluation import evaluate
 from hetero_client.progress import Progress
+from hetero_client.retrying import pauses
 from hetero_client.trainer import Sent, Shard, Trainer
 from hetero_client.transport import Registration, ServerLink
 from hetero_common.checkpoints import Checkpoint, CheckpointStore
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 _LOST = (ServerUnreachable, UnknownSession)
 """Errors that a new session mends."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 20.0  # seconds
 
 
 @dataclass
@@ -113,42 +112,56 @@ class Participation:
     # Coming, and coming back.
 
     def _join(self) -> None:
+        """Register, and stand where the server says.
+
+        It may name the end of a round whose checkpoint turns out to be damaged. The store does not
+        hold that any more, so the next registration does without.
+        """
+        while True:
+            held = self._store.rounds()
+            base = self._register(held).base_round
+            if base is None:
+                self._start_anew()
+                break
+            if base not in held:
+                raise Mismatch("the server goes on from a round that this client does not hold")
+            if base == self._base or self._restore(base):
+                break
+            log.warning("registering again without the state at the end of round %d", base + 1)
+        self._link.open()
+
+    def _register(self, held: Collection[int]) -> Registration:
         identity, model = self._identity, self._trainer.model
-        registration = self._link.register(
+        return self._link.register(
             identity.client_id,
             model.cut_layer,
             identity.shard_size,
             model.fingerprint,
             run_id=identity.run_id,
-            held_rounds=self._store.rounds(),
+            held_rounds=held,
         )
-        self._go_back(registration)
-        self._link.open()
 
-    def _go_back(self, registration: Registration) -> None:
-        """Stand where the server says; nothing to do where this process already does."""
-        base = registration.base_round
-        if base is None:
-            if self._base is not None:
-                log.warning("the server does not know this client's state: it starts anew")
-            self._base = self._underway = None
-            self._link.forget_sent()
-            self._trainer.start_anew()
-        elif base != self._base:
-            self._restore(base)
+    def _start_anew(self) -> None:
+        if self._base is not None:
+            log.warning("the server does not know this client's state: it starts anew")
+        self._base = self._underway = None
+        self._link.forget_sent()
+        self._trainer.start_anew()
 
-    def _restore(self, base: int) -> None:
+    def _restore(self, base: int) -> bool:
+        """Go back to the end of a round; False if there is no good checkpoint of it any more."""
         checkpoint = self._store.load(base)
         if checkpoint is None:
-            raise Mismatch(f"the state at the end of round {base + 1} is gone: start anew")
+            return False
         log.info("going on from the end of round %d", base + 1)
         self._trainer.restore(checkpoint.tensors)
         self._base, self._underway = base, None
         self._link.forget_sent()
+        return True
 
     def _rejoin(self, why: HeteroError) -> None:
         """Register again, and again, ever more slowly."""
-        for pause in _pauses(self._link.connect_timeout):
+        for pause in pauses(self._link.connect_timeout):
             log.warning("lost the server (%s): trying again in %.1f s", why, pause)
             time.sleep(pause)
             try:
@@ -191,7 +204,8 @@ class Participation:
             if self._link.send_again(start.round, first, following):
                 return underway
             assert self._base is not None, "a round under way has begun somewhere"
-            self._restore(self._base)
+            if not self._restore(self._base):
+                raise UnknownSession(f"the state at the end of round {self._base + 1} is gone")
         self._link.forget_sent()  # of a round that has closed without them
         if start.pull_state:
             self._trainer.model.load(self._link.pull_state())
@@ -259,12 +273,3 @@ class Participation:
             "evaluation", bytes_sent=self._link.bytes_sent, last=request.last, **asdict(evaluation)
         )
         self._progress.evaluated(evaluation)
-
-
-def _pauses(patience: float) -> Iterator[float]:
-    """Seconds to wait before each new try: exponential with full jitter, for so long in all."""
-    deadline = time.monotonic() + patience
-    longest = _FIRST_PAUSE
-    while time.monotonic() < deadline:
-        yield random.uniform(0, longest)
-        longest = min(2 * longest, _LONGEST_PAUSE)

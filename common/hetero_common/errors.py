@@ -25,6 +25,8 @@ status codes and back.
 
 from __future__ import annotations
 
+import string
+
 from typing_extensions import Self
 
 
@@ -96,12 +98,20 @@ class VersionMismatch(Mismatch):
 
 
 class ModelMismatch(Mismatch):
-    """Client and server built different models from the same plan."""
+    """Client and server built different models from the same plan.
+
+    Args:
+        client: What the client calls its model's fingerprint; repeated only if it may be one, since
+            sentences are lines of a log.
+        server: The fingerprint of the server's.
+    """
 
     def __init__(self, client: str, server: str) -> None:
+        is_one = bool(client) and set(client) <= set(string.hexdigits)
+        theirs = f"fingerprint {client[:12]}" if is_one else "a fingerprint that is none"
         super().__init__(
-            f"the client built a model with fingerprint {client[:12]}, the server trains "
-            f"{server[:12]}: install the same model code on both sides"
+            f"the client built a model with {theirs}, the server trains {server[:12]}: "
+            "install the same model code on both sides"
         )
 
 

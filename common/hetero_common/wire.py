@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _WIRE_DTYPES = {name: getattr(tensor_pb2, f"WIRE_DTYPE_{name.upper()}") for name in ITEM_BYTES}
 _DTYPE_NAMES = {value: name for name, value in _WIRE_DTYPES.items()}
 
+_TOLD = 8  # dimensions of a wrong shape that are repeated
+
 M = TypeVar("M", bound=Message)
 D = TypeVar("D", bound="DataclassInstance")
 
@@ -104,7 +106,9 @@ class TensorSchema:
                 f"the agreed wire dtype is {self.wire_dtype}, not {name or 'unknown'}"
             )
         if len(shape) != len(self.item_shape) + 1 or shape[1:] != self.item_shape or shape[0] < 1:
-            raise RefusedInput(f"the agreed activation is (batch, {self.item_shape}), not {shape}")
+            # A shape can be a million numbers long, and this becomes a line of a log.
+            told = shape if len(shape) <= _TOLD else f"one of {len(shape)} dimensions"
+            raise RefusedInput(f"the agreed activation is (batch, {self.item_shape}), not {told}")
         if shape[0] > self.max_rows:
             raise LimitExceeded(
                 f"a batch of {shape[0]} rows is larger than the agreed {self.max_rows}: "

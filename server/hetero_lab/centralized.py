@@ -77,7 +77,7 @@ class Centralized:
     @torch.no_grad()
     def accuracy(self, test: Shard, rows: int = 256) -> float:
         """Share of the images that are classified right."""
-        self.model.eval()
+        self.model.train(False)
         predicted = [
             self._logits(part).argmax(dim=1).cpu() for part in torch.split(test.images, rows)
         ]

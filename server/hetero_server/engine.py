@@ -22,14 +22,7 @@ from dataclasses import asdict
 from torch import Tensor
 
 from hetero_common.checkpoints import BEFORE_FIRST, Checkpoint
-from hetero_common.control import (
-    Directive,
-    Evaluate,
-    Evaluation,
-    Finish,
-    RoundDone,
-    StartRound,
-)
+from hetero_common.control import Directive, Evaluate, Evaluation, Finish, RoundDone, StartRound
 from hetero_common.errors import HeteroError, NotTraining, RefusedInput
 from hetero_common.plan import Plan
 from hetero_common.weights import Weights
@@ -340,10 +333,13 @@ class Engine:
             member.outbox.append(directive)
 
     def _close_round_when_done(self) -> None:
-        participants, awaited = self.roster.participants(), self.roster.awaited()
+        awaited = self.roster.awaited()
+        if not all(member.is_done for member in awaited):
+            return
+        participants = self.roster.participants()
         if not participants or (not awaited and self.plan.is_last(self.round)):
             self._start_round()  # again, with whoever is there or waits for one
-        elif all(member.is_done for member in awaited):
+        else:
             self.phase = Phase.CLOSING
             given = contributions(participants, self._uniform_weights)
             self._errands.append(BoundaryWork(self.round, given))

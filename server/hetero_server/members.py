@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +62,21 @@ class Ack:
     feedback: Payload | None = None
 
 
+class Outbox(deque["Directive | Ack | HeteroError"]):
+    """What a client is to be told, oldest first; an error ends its stream.
+
+    Attributes:
+        wake: Called whenever something is added.
+    """
+
+    wake: Callable[[], None] = staticmethod(lambda: None)
+
+    def append(self, item: Directive | Ack | HeteroError) -> None:
+        """Add what it is to be told next."""
+        super().append(item)
+        self.wake()
+
+
 @dataclass
 class Member:
     """A client of the run, as one of its processes: another process of the same id is its heir.
@@ -80,7 +95,7 @@ class Member:
         received: Steps of the current round that have arrived, in order.
         applied: Steps of the current round that the server model has taken, in this order.
         arrivals: Of each queued batch, its place in the order of arrival over all clients.
-        outbox: What it is to be told, oldest first; an error ends its stream.
+        outbox: What it is to be told.
         last_ack: Kept for a copy of the step, where it has feedback.
         needs_pull: Its weights are behind the shared ones.
         pending_samples: Samples applied since the last aggregation; its weight there.
@@ -105,7 +120,7 @@ class Member:
     applied_steps: list[int] = field(default_factory=list)
     queue: deque[Batch] = field(default_factory=deque)
     arrivals: deque[int] = field(default_factory=deque)
-    outbox: deque[Directive | Ack | HeteroError] = field(default_factory=deque)
+    outbox: Outbox = field(default_factory=Outbox)
     last_ack: Ack | None = None
     needs_pull: bool = True
     pushed: Weights | None = None
@@ -136,7 +151,7 @@ class Member:
     def succeed(self) -> Member:
         """Another process of this client takes over, with everything but what was to be said."""
         self._heir = dataclasses.replace(
-            self, state=MemberState.REGISTERED, attached=False, outbox=deque()
+            self, state=MemberState.REGISTERED, attached=False, outbox=Outbox()
         )
         self.queue, self.arrivals, self.applied_steps = deque(), deque(), []  # the heir's by now
         self.received = 0

@@ -53,6 +53,14 @@ WITH_A_SENTENCE_OF_THEIR_OWN: list[tuple[HeteroError, str]] = [
         "the client built a model with fingerprint aaaaaaaaaaaa, the server trains bbbbbbbbbbbb: "
         "install the same model code on both sides",
     ),
+    *(
+        (
+            ModelMismatch(told, "b" * 64),
+            "the client built a model with a fingerprint that is none, the server trains "
+            "bbbbbbbbbbbb: install the same model code on both sides",
+        )
+        for told in ("", "a\n12:00:00 ERROR   fault")
+    ),
     (
         PermissionDenied("board-2", "board-1"),
         "this credential is board-1's and not board-2's: start the client with --client-id "

@@ -58,6 +58,11 @@ STREAM_OFFENCES: dict[str, tuple[list[object], grpc.StatusCode, str]] = {
     ),
     "another shape": ([batch(activation=header(BATCH, 4, 4, 5))], INVALID, "the agreed activation"),
     "fewer dimensions": ([batch(activation=header(BATCH, 64))], INVALID, "the agreed activation"),
+    "a hundred thousand dimensions": (
+        [batch(activation=header(*[7] * 100_000))],
+        INVALID,
+        "not one of 100000 dimensions",
+    ),
     "no dimensions": ([batch(activation=header())], INVALID, "the agreed activation"),
     "another wire dtype": (
         [batch(activation=header(BATCH, *SHAPE, dtype=tensor_pb2.WIRE_DTYPE_BF16))],
@@ -224,6 +229,11 @@ CALL_OFFENCES: dict[str, tuple[Offence, grpc.StatusCode, str]] = {
         registers(fingerprint="0123456789abcdef"),
         PRECONDITION,
         "the client built a model with fingerprint 0123456789ab, the server trains ",
+    ),
+    "a fingerprint that would be a line of the log": (
+        registers(fingerprint="a\n12:00:00 ERROR   fault"),
+        PRECONDITION,
+        "the client built a model with a fingerprint that is none",
     ),
     "a cut layer that is none": (
         registers(cut_layer=6),

@@ -182,3 +182,13 @@ def drain(member: Member) -> list[object]:
     told = list[object](member.outbox)
     member.outbox.clear()
     return told
+
+
+def a_pair(rounds: int = 3) -> Run:
+    """Two clients in round 1, nothing of it sent."""
+    run = Run(clients=2, rounds=rounds)
+    run.join("a")
+    run.join("b")
+    run.round("a", "b")
+    run.heard("a"), run.heard("b")
+    return run
