@@ -12,7 +12,7 @@ from hetero_common.plan import Plan
 from hetero_server.boundary import Contribution
 from hetero_server.initial import InitialModel
 from hetero_server.members import GONE, Member, MemberState
-from hetero_server.work import JoinWork, LeaveWork
+from hetero_server.work import ForgetWork, JoinWork, LeaveWork
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Roster:
     Args:
         plan: The agreement of the run.
         initial: Its model.
-        errand: Called with what the strategy has to do about a member.
+        errand: Called with what the strategy has to do about a member, before the next step.
         observe: Told who came and went.
     """
 
@@ -36,13 +36,13 @@ class Roster:
         self,
         plan: Plan,
         initial: InitialModel,
-        errand: Callable[[JoinWork | LeaveWork], None],
+        errand: Callable[[JoinWork | LeaveWork | ForgetWork], None],
         observe: Observer,
     ) -> None:
         self.members: dict[str, Member] = {}
         self._plan = plan
         self._initial = initial
-        self._errand = errand
+        self.errand = errand
         self._observe = observe
 
     def participants(self) -> list[Member]:
@@ -141,13 +141,13 @@ class Roster:
         """See to it that the strategy holds server layers for a member."""
         if not member.housed:
             member.housed = True
-            self._errand(JoinWork(member))
+            self.errand(JoinWork(member))
 
     def unhouse(self, member: Member) -> None:
         """A member's server layers can go."""
         if member.housed:
             member.housed = False
-            self._errand(LeaveWork(member))
+            self.errand(LeaveWork(member))
 
 
 def _can_go_on(
@@ -190,6 +190,7 @@ def contributions(participants: Sequence[Member], uniform: bool) -> list[Contrib
             member.cut_layer,
             1.0 if uniform else float(member.pending_samples),
             member.pushed,
+            member.applied,
         )
         for member in participants
     ]
