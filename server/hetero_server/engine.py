@@ -199,10 +199,7 @@ class Engine:
         """Queue a whole batch that `admit` let in; acknowledge one that is not to be applied."""
         member = self.members[client_id]
         if self.admit(client_id, batch.round, batch.step, batch.labels, batch.rows):
-            member.received += 1
-            member.bytes_received += batch.payload.data.nbytes
-            member.queue.append(batch)
-            member.arrivals.append(next(self._arrivals))
+            member.enqueue(batch, next(self._arrivals))
         elif is_late(member, batch.round, self.round) or batch.step < member.applied:
             member.outbox.append(acknowledge_again(member, batch))
         # Otherwise the first copy is still queued, and will be acknowledged for both.
@@ -242,13 +239,13 @@ class Engine:
 
     def work(self) -> Work | None:
         """The next piece of computing, or None until something else happens."""
-        if self._errands:
-            return self._quarantine.cleared(self._errands.popleft())
+        errand = self._quarantine.next_errand(self._errands)
+        if errand is not None:
+            return errand
         member = self.turn()
         if member is None or not member.queue:
             return None
-        member.arrivals.popleft()
-        return StepWork(member, member.queue.popleft())
+        return StepWork(member, member.dequeue())
 
     def turn(self) -> Member | None:
         """Whose batch is next by the order, arrived or not."""

@@ -175,6 +175,18 @@ class Member:
         self.tally = Tally()
         self.report = self.pushed = self.last_ack = self.evaluation = self.asked = None
 
+    def enqueue(self, batch: Batch, arrival: int) -> None:
+        """Queue the next batch of the round; `arrival` is its place among those of all clients."""
+        self.received += 1
+        self.bytes_received += batch.payload.data.nbytes
+        self.queue.append(batch)
+        self.arrivals.append(arrival)
+
+    def dequeue(self) -> Batch:
+        """Its oldest batch, to be applied."""
+        self.arrivals.popleft()
+        return self.queue.popleft()
+
     def drop_queue(self) -> None:
         """Forget batches that will not be applied."""
         self.queue.clear()

@@ -48,6 +48,7 @@ class Quarantine:
         self._observe = observe
         self._limit = limit
         self._recent = RecentSteps(harmless(plan))
+        self._forget: ForgetWork | None = None
         self._verdicts: dict[tuple[str, str], deque[bool]] = {}
 
     def require_admitted(self, client_id: str) -> None:
@@ -63,7 +64,7 @@ class Quarantine:
         )
         if outlier is not None:
             member.tally.outliers += 1
-            self._roster.errand(ForgetWork(member))
+            self._forget = ForgetWork(member)
         self._count(member, "steps", outlier, batch.round, batch.step)
 
     def judge_push(self, member: Member, outlier: Outlier | None, round_: int) -> None:
@@ -79,8 +80,17 @@ class Quarantine:
             self._observe("left_out", **fields)
         self._count(member, "pushes", outlier, round_, None)
 
-    def cleared(self, work: Work) -> Work:
-        """The same work, without what those who were sent away would have given to it."""
+    def next_errand(self, errands: deque[Work]) -> Work | None:
+        """What there is to do before the next step; forgetting an outlier comes first.
+
+        A boundary is without what those who were sent away would have given to it.
+        """
+        if self._forget is not None:
+            work, self._forget = self._forget, None
+            return work
+        return self._cleared(errands.popleft()) if errands else None
+
+    def _cleared(self, work: Work) -> Work:
         if not isinstance(work, BoundaryWork):
             return work
         given = [part for part in work.contributions if part.client_id not in self.held]

@@ -12,7 +12,7 @@ from hetero_common.plan import Plan
 from hetero_server.boundary import Contribution
 from hetero_server.initial import InitialModel
 from hetero_server.members import GONE, Member, MemberState
-from hetero_server.work import ForgetWork, JoinWork, LeaveWork
+from hetero_server.work import JoinWork, LeaveWork
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Roster:
     Args:
         plan: The agreement of the run.
         initial: Its model.
-        errand: Called with what the strategy has to do about a member, before the next step.
+        errand: Called with what the strategy has to do about a member.
         observe: Told who came and went.
     """
 
@@ -36,13 +36,13 @@ class Roster:
         self,
         plan: Plan,
         initial: InitialModel,
-        errand: Callable[[JoinWork | LeaveWork | ForgetWork], None],
+        errand: Callable[[JoinWork | LeaveWork], None],
         observe: Observer,
     ) -> None:
         self.members: dict[str, Member] = {}
         self._plan = plan
         self._initial = initial
-        self.errand = errand
+        self._errand = errand
         self._observe = observe
 
     def participants(self) -> list[Member]:
@@ -141,13 +141,13 @@ class Roster:
         """See to it that the strategy holds server layers for a member."""
         if not member.housed:
             member.housed = True
-            self.errand(JoinWork(member))
+            self._errand(JoinWork(member))
 
     def unhouse(self, member: Member) -> None:
         """A member's server layers can go."""
         if member.housed:
             member.housed = False
-            self.errand(LeaveWork(member))
+            self._errand(LeaveWork(member))
 
 
 def _can_go_on(

@@ -198,6 +198,7 @@ def test_a_step_that_ends_after_its_round_was_closed_takes_its_client_out_of_it(
     run.engine.release("bad", "it is slow")
     assert run.phase() is Phase.CLOSING
     run.engine.settle(step, run.engine.perform(step))
+    assert isinstance(run.engine.work(), ForgetWork)  # before it is averaged with anything
     boundary = run.engine.work()
     assert isinstance(boundary, BoundaryWork)
     assert [given.client_id for given in boundary.contributions] == ["a", "b"]
