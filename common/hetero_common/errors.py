@@ -13,6 +13,7 @@
     ├── Superseded               a newer process has this client's id: this one stops
     ├── Unauthenticated          no credential, or a wrong one: the caller can not come in
     ├── PermissionDenied         a good credential, but another client's
+    ├── Quarantined              this client was sent away for what it sent, and is not let in again
     ├── LimitExceeded            more than was agreed: batches without credit, bytes, rows
     ├── NotTraining              the server only serves, or the run is over
     ├── ServerUnreachable        nobody answers there, or the connection broke
@@ -146,6 +147,21 @@ class PermissionDenied(HeteroError):
         super().__init__(
             f"this credential is {identity}'s and not {client_id}'s: "
             f"start the client with --client-id {identity}, or give it a credential of its own"
+        )
+
+
+class Quarantined(HeteroError):
+    """What this client has sent was too often far beyond what the others send.
+
+    Args:
+        client_id: Who is sent away, for the rest of the run.
+        what: What was far beyond, in words for its user.
+    """
+
+    def __init__(self, client_id: str, what: str) -> None:
+        super().__init__(
+            f"this run takes nothing more from {client_id}: {what} were too often far beyond those "
+            "of the other clients: check its data and its learning rate"
         )
 
 

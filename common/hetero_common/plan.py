@@ -60,8 +60,9 @@ class Plan(
     """Momentum of SGD."""
     weight_decay: float = Field(5e-4, ge=0)
     """Decay of convolution and linear weights; biases and BatchNorm are not decayed."""
-    grad_clip: float = Field(0.0, ge=0)
-    """Largest norm of one step's gradient, per side; 0: no limit."""
+    grad_clip: float = Field(20.0, ge=0)
+    """Largest norm of one step's gradient, per side; longer ones are scaled down to it. Honest
+    training hardly ever meets the default; 0: no limit."""
     exit_weight: float = Field(1.0, ge=0)
     """Weight of the exit's loss on the client; 0 only makes sense with gradient feedback."""
     feedback: Feedback = "none"

@@ -41,6 +41,7 @@ STATUS: dict[type[errors.HeteroError], grpc.StatusCode] = {
     errors.Superseded: grpc.StatusCode.ABORTED,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.Quarantined: grpc.StatusCode.PERMISSION_DENIED,
     errors.LimitExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.NotTraining: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ServerUnreachable: grpc.StatusCode.UNAVAILABLE,

@@ -9,7 +9,7 @@ import torch
 from google.protobuf.message import Message
 from pydantic import ValidationError
 
-from hetero_common.codec import ITEM_BYTES, Payload, channels, payload_bytes
+from hetero_common.codec import ITEM_BYTES, LARGEST_ACTIVATION, Payload, channels, payload_bytes
 from hetero_common.errors import LimitExceeded, Mismatch, RefusedInput, SettingsError
 from hetero_common.plan import Plan
 from hetero_splitee.v1 import service_pb2, tensor_pb2
@@ -114,10 +114,20 @@ class TensorSchema:
                 f"a batch of {shape[0]} rows is larger than the agreed {self.max_rows}: "
                 "send smaller batches"
             )
-        ranges = channels(shape) if name == "int8" else 0
-        if len(header.minimum) != ranges or len(header.maximum) != ranges:
-            raise RefusedInput(f"a {name} activation of shape {shape} takes {ranges} ranges")
+        _require_ranges(header, shape, name)
         return Announced(header, shape, name)
+
+
+def _require_ranges(header: tensor_pb2.TensorHeader, shape: tuple[int, ...], name: str) -> None:
+    ranges = channels(shape) if name == "int8" else 0
+    if len(header.minimum) != ranges or len(header.maximum) != ranges:
+        raise RefusedInput(f"a {name} activation of shape {shape} takes {ranges} ranges")
+    for low, high in zip(header.minimum, header.maximum, strict=True):
+        if not -LARGEST_ACTIVATION <= low <= high <= LARGEST_ACTIVATION:  # NaN neither
+            raise RefusedInput(
+                f"an int8 range rises from its minimum to its maximum, both within "
+                f"{LARGEST_ACTIVATION:g} of 0: lower the client's learning rate"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 
 from torch import Tensor
 
@@ -29,20 +28,21 @@ from hetero_common.weights import Weights
 from hetero_server.boundary import BoundaryResult
 from hetero_server.initial import InitialModel
 from hetero_server.intake import acknowledge_again, is_late, require_batch, require_next
-from hetero_server.members import Ack, Batch, Member, MemberState
+from hetero_server.members import Batch, Member, MemberState
 from hetero_server.orders import Order
 from hetero_server.performer import Performer
 from hetero_server.phase import Phase
+from hetero_server.quarantine import Quarantine
 from hetero_server.roster import Observer, Roster, contributions, missed_directive
 from hetero_server.saving import Saving, restore, save_work
 from hetero_server.shared import SharedWeights
 from hetero_server.strategies import Strategy
+from hetero_server.tally import StepOutcome
 from hetero_server.work import (
     BoundaryWork,
     Outcome,
     Saved,
     SaveWork,
-    StepOutcome,
     StepWork,
     Work,
 )
@@ -60,6 +60,7 @@ class Engine:
         order: Whose batch is next.
         clients: How many must be there before the first round.
         credits: Batches that a client may have unacknowledged.
+        quarantine: Outliers that send a client away for good; 0: never.
         uniform_weights: Let every client count the same in averages, whatever it contributed.
         observe: Told everything worth recording.
         saving: When and where the run is saved; by default it is not.
@@ -74,6 +75,7 @@ class Engine:
         *,
         clients: int = 1,
         credits: int = 4,
+        quarantine: int = 0,
         uniform_weights: bool = False,
         observe: Observer = lambda event, **fields: None,
         saving: Saving | None = None,
@@ -98,6 +100,7 @@ class Engine:
         self._errands: deque[Work] = deque()
         self.roster = Roster(plan, initial, self._errands.append, observe)
         self.members = self.roster.members
+        self._quarantine = Quarantine(plan, self.roster, observe, quarantine)
 
     # What happened outside: coming and going.
 
@@ -116,7 +119,9 @@ class Engine:
             CutLayerOutOfRange: The model has no such cut layer.
             RefusedInput: The shard can not fill a batch.
             NotTraining: The run is over.
+            Quarantined: This client was sent away for what it sent.
         """
+        self._quarantine.require_admitted(client_id)
         over = self.phase is Phase.FINISHED and client_id not in self.members
         if over or self.phase is Phase.SERVING:
             raise NotTraining("no training goes on here: the run is over or only being served")
@@ -187,10 +192,7 @@ class Engine:
         """Queue a whole batch that `admit` let in; acknowledge one that is not to be applied."""
         member = self.members[client_id]
         if self.admit(client_id, batch.round, batch.step, batch.labels, batch.rows):
-            member.received += 1
-            member.bytes_received += batch.payload.data.nbytes
-            member.queue.append(batch)
-            member.arrivals.append(next(self._arrivals))
+            member.enqueue(batch, next(self._arrivals))
         elif is_late(member, batch.round, self.round) or batch.step < member.applied:
             member.outbox.append(acknowledge_again(member, batch))
         # Otherwise the first copy is still queued, and will be acknowledged for both.
@@ -223,26 +225,20 @@ class Engine:
         if member.asked is None or evaluation.round != member.asked.round or member.evaluation:
             raise RefusedInput("no evaluation was asked for")
         member.evaluation = evaluation
-        self._observe(
-            "evaluation",
-            client=client_id,
-            cut_layer=member.cut_layer,
-            bytes_received=member.bytes_received,
-            **asdict(evaluation),
-        )
+        self._observe("evaluation", **member.evaluation_record(evaluation))
         self._advance()
 
     # What there is to compute.
 
     def work(self) -> Work | None:
         """The next piece of computing, or None until something else happens."""
-        if self._errands:
-            return self._errands.popleft()
+        errand = self._quarantine.next_errand(self._errands)
+        if errand is not None:
+            return errand
         member = self.turn()
         if member is None or not member.queue:
             return None
-        member.arrivals.popleft()
-        return StepWork(member, member.queue.popleft())
+        return StepWork(member, member.dequeue())
 
     def turn(self) -> Member | None:
         """Whose batch is next by the order, arrived or not."""
@@ -283,7 +279,7 @@ class Engine:
     def begin(self, checkpoint: Checkpoint | None = None) -> None:
         """Before anything else of a saved run: go on from a checkpoint, or make the first."""
         if checkpoint is None:
-            self._errands.append(save_work(BEFORE_FIRST, (), self.shared, None))
+            self._errands.append(save_work(BEFORE_FIRST, (), self.shared, None, {}))
             return
         self._observe("resumed", round=checkpoint.round)
         if checkpoint.round != BEFORE_FIRST:
@@ -294,6 +290,7 @@ class Engine:
         restored = restore(checkpoint, self.strategy)
         self.shared, self.model, self.round = restored.shared, restored.model, checkpoint.round
         self.members |= {member.client_id: member for member in restored.members}
+        self._quarantine.restore(restored.quarantined)
         self._clients = 1
         self._after_boundary()
 
@@ -342,22 +339,21 @@ class Engine:
         else:
             self.phase = Phase.CLOSING
             given = contributions(participants, self._uniform_weights)
-            self._errands.append(BoundaryWork(self.round, given))
+            self._errands.append(BoundaryWork(self.round, given, self.shared))
 
     def _book_step(self, member: Member, batch: Batch, outcome: StepOutcome) -> None:
         if not member.in_round or member.start is None or member.start.round != batch.round:
             return  # it has left, or was given up and its round has closed meanwhile
-        member.book(batch, outcome.loss, outcome.correct)
-        accuracy = outcome.correct / batch.rows
-        ack = Ack(batch.round, batch.step, outcome.loss, accuracy, feedback=outcome.feedback)
-        member.last_ack = ack if outcome.feedback is not None else None
-        member.outbox.append(ack)
+        member.book(batch, outcome)
+        self._quarantine.judge_step(member, batch, outcome)
         self._advance()
 
     def _book_boundary(self, result: BoundaryResult) -> None:
         participants = self.roster.participants()
         for member in participants:
-            self._observe("round", round=self.round, **member.round_record())
+            moved = result.norms[member.client_id]
+            self._observe("round", round=self.round, **member.round_record(), **moved)
+            self._quarantine.judge_push(member, result.left_out.get(member.client_id), self.round)
         if result.shared is not None:
             self.shared.take(result.shared)
             for member in self.members.values():
@@ -366,7 +362,9 @@ class Engine:
         for member in participants if result.aggregated else ():
             member.pending_samples = 0
         if self._saving is not None and self._saving.is_due(self.round, self.plan):
-            self._errands.append(save_work(self.round, participants, self.shared, self.model))
+            self._errands.append(
+                save_work(self.round, participants, self.shared, self.model, self._quarantine.held)
+            )
         self._after_boundary()
 
     def _after_boundary(self) -> None:

@@ -14,6 +14,7 @@ from hetero_common.codec import Payload
 from hetero_common.control import Directive, Evaluate, Evaluation, RoundDone, StartRound
 from hetero_common.errors import HeteroError
 from hetero_common.weights import Weights
+from hetero_server.tally import StepOutcome, Tally
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,7 @@ class Member:
         last_ack: Kept for a copy of the step, where it has feedback.
         needs_pull: Its weights are behind the shared ones.
         pending_samples: Samples applied since the last aggregation; its weight there.
+        tally: Sums over the applied steps of the current round.
         progress: Grows with everything that comes from it and moves the run on.
     """
 
@@ -129,9 +131,7 @@ class Member:
     pending_samples: int = 0
     samples: int = 0
     bytes_received: int = 0
-    loss_sum: float = 0.0
-    correct: int = 0
-    round_samples: int = 0
+    tally: Tally = field(default_factory=Tally)
     progress: int = 0
     _heir: Member | None = None
 
@@ -185,39 +185,60 @@ class Member:
         self.in_round, self.released, self.start = True, False, start
         if self.completed is None:
             self.first_round, self.completed = start.round, start.round - 1
-        self.received = self.round_samples = self.correct = 0
+        self.received = 0
         self.applied_steps = []
-        self.loss_sum = 0.0
+        self.tally = Tally()
         self.report = self.pushed = self.last_ack = self.evaluation = self.asked = None
+
+    def enqueue(self, batch: Batch, arrival: int) -> None:
+        """Queue the next batch of the round; `arrival` is its place among those of all clients."""
+        self.received += 1
+        self.bytes_received += batch.payload.data.nbytes
+        self.queue.append(batch)
+        self.arrivals.append(arrival)
+
+    def dequeue(self) -> Batch:
+        """Its oldest batch, to be applied."""
+        self.arrivals.popleft()
+        return self.queue.popleft()
 
     def drop_queue(self) -> None:
         """Forget batches that will not be applied."""
         self.queue.clear()
         self.arrivals.clear()
 
-    def book(self, batch: Batch, loss: float, correct: int) -> None:
-        """Count one applied step."""
+    def book(self, batch: Batch, outcome: StepOutcome) -> None:
+        """Count one applied step, and acknowledge it."""
         self.applied_steps.append(batch.step)
         self.samples += batch.rows
         self.pending_samples += batch.rows
-        self.round_samples += batch.rows
-        self.loss_sum += loss * batch.rows
-        self.correct += correct
+        self.tally.add(outcome, batch.rows)
+        accuracy = outcome.correct / batch.rows
+        ack = Ack(batch.round, batch.step, outcome.loss, accuracy, feedback=outcome.feedback)
+        self.last_ack = ack if outcome.feedback is not None else None
+        self.outbox.append(ack)
 
     def round_record(self) -> dict[str, Any]:
-        """What is recorded of its round; losses and accuracies are means over the samples."""
-        report, samples = self.report, max(1, self.round_samples)
+        """What is recorded of its round."""
+        report = self.report
         return {
             "client": self.client_id,
             "cut_layer": self.cut_layer,
-            "samples": self.round_samples,
             "steps": self.steps,
             "applied": ranges(self.applied_steps),
-            "server_loss": self.loss_sum / samples,
-            "server_train_accuracy": self.correct / samples,
+            **self.tally.record(),
             "exit_loss": report.exit_loss if report else None,
             "exit_train_accuracy": report.exit_accuracy if report else None,
             "bytes_received": self.bytes_received,
+        }
+
+    def evaluation_record(self, evaluation: Evaluation) -> dict[str, Any]:
+        """What is recorded of an evaluation of its own."""
+        return {
+            "client": self.client_id,
+            "cut_layer": self.cut_layer,
+            "bytes_received": self.bytes_received,
+            **dataclasses.asdict(evaluation),
         }
 
 

@@ -197,6 +197,7 @@ def contributions(participants: Sequence[Member], uniform: bool) -> list[Contrib
             member.cut_layer,
             1.0 if uniform else float(member.pending_samples),
             member.pushed,
+            member.applied,
         )
         for member in participants
     ]

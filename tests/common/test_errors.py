@@ -15,6 +15,7 @@ from hetero_common.errors import (
     ModelMismatch,
     NonFinite,
     PermissionDenied,
+    Quarantined,
     ServerFault,
     ServerUnreachable,
     StepGap,
@@ -67,6 +68,11 @@ WITH_A_SENTENCE_OF_THEIR_OWN: list[tuple[HeteroError, str]] = [
         "board-1, or give it a credential of its own",
     ),
     (Superseded("a"), "a newer process registered as a: this one can stop"),
+    (
+        Quarantined("board-2", "its activations"),
+        "this run takes nothing more from board-2: its activations were too often far beyond those "
+        "of the other clients: check its data and its learning rate",
+    ),
     (ServerFault("c0ffee"), "the server failed; its log has the details under id c0ffee"),
 ]
 

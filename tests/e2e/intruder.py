@@ -136,8 +136,7 @@ class Intruder:
         return Weights.from_bytes(b"".join(frame.chunk for frame in chunks))
 
     def pushes(self, data: bytes, round_: int = 0) -> Refusal:
-        head = pb.PushStateRequest(header=pb.StateHeader(round=round_, bytes=len(data)))
-        return self.refusal("PushState", frames(head, memoryview(data)))
+        return refusal_of(lambda: self._push(data, round_))
 
     def pulls(self) -> Refusal:
         return refusal_of(lambda: self._call("PullState", pb.PullStateRequest()))
@@ -152,6 +151,10 @@ class Intruder:
     def closes(self) -> None:
         self._outgoing.put(HANG_UP)
         self._stream.cancel()
+
+    def _push(self, data: bytes, round_: int) -> object:
+        head = pb.PushStateRequest(header=pb.StateHeader(round=round_, bytes=len(data)))
+        return self._call("PushState", iter(frames(head, memoryview(data))))
 
     def _call(self, name: str, requests: object) -> Any:
         method = rpc.callable_for(self._channel, name)

@@ -273,9 +273,16 @@ def test_a_run_records_what_happened() -> None:
         "applied": "0-1",
         "server_loss": 0.5,
         "server_train_accuracy": 0.5,
+        "gradient_norm": 2.0,
+        "gradient_norm_max": 2.0,
+        "activation_peak": 0.0,
+        "activation_peak_max": 0.0,
+        "outliers": 0,
         "exit_loss": 0.25,
         "exit_train_accuracy": 0.75,
         "bytes_received": 4 * 16,
+        "update_norm": 0.0,
+        "buffers_norm": 0.0,
     }
     assert fields["evaluation"]["server_accuracy"] == 0.6
     assert fields["left"] == {"client": "a", "state": "LEFT", "round": 1}
