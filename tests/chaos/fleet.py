@@ -16,6 +16,7 @@ from processes import Process
 
 if TYPE_CHECKING:
     from chaos.conftest import Launch
+    from conftest import Simulate
 
 CUTS = (2, 3, 4)
 ROUNDS = 24
@@ -144,3 +145,9 @@ def require_exactly_once(run: Path) -> None:
     assert [(c.client, c.rounds, c.steps, c.released) for c in found.clients] == [
         (f"client-{n}", plan.rounds, steps, ()) for n in (1, 2, 3)
     ]
+
+
+def simulated(simulate: Simulate, agreed: tuple[str, ...]) -> Path:
+    """The run directory of the same run, in one process that nobody disturbs."""
+    cuts = ",".join(map(str, CUTS))
+    return simulate("--clients", "3", "--cut-layers", cuts, *agreed, *DATA)

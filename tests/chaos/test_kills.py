@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chaos.fleet import AGREED, CUTS, DATA, ROUNDS, Fleet, require_same, wait_for_rounds
+from chaos.fleet import AGREED, ROUNDS, Fleet, require_same, simulated, wait_for_rounds
 
 if TYPE_CHECKING:
     from chaos.conftest import Launch
@@ -26,8 +26,7 @@ SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6)
 
 @pytest.fixture(scope="module")
 def undisturbed(simulate: Simulate) -> Path:
-    cuts = ",".join(map(str, CUTS))
-    return simulate("--clients", "3", "--cut-layers", cuts, *AGREED, *DATA)
+    return simulated(simulate, AGREED)
 
 
 @pytest.fixture
