@@ -28,7 +28,8 @@ from hetero_common.weights import tensors_to_bytes
 log = logging.getLogger(__name__)
 
 JOURNAL_FILE = "feedback.journal"
-_HEAD = struct.Struct("<Q32s")
+HEAD = struct.Struct("<Q32s")
+"""Before each record: the bytes that follow, and the SHA-256."""
 
 
 class FeedbackJournal:
@@ -88,7 +89,7 @@ class FeedbackJournal:
         if not self._is_usable:
             return
         data = tensors_to_bytes({} if feedback is None else {"feedback": feedback})
-        record = _HEAD.pack(len(data), self._digest(step, data)) + data
+        record = HEAD.pack(len(data), self._digest(step, data)) + data
         try:
             with self._path.open("ab") as file:
                 file.write(record)
@@ -103,10 +104,10 @@ class FeedbackJournal:
 
     def _read(self, file: BinaryIO, step: int) -> bytes | None:
         """The record that begins here, if it is whole and this step's."""
-        head = file.read(_HEAD.size)
-        if len(head) < _HEAD.size:
+        head = file.read(HEAD.size)
+        if len(head) < HEAD.size:
             return None
-        size, digest = _HEAD.unpack(head)
+        size, digest = HEAD.unpack(head)
         if size > self._path.stat().st_size:
             return None  # no size at all: it is not read into memory
         data = file.read(size)

@@ -6,16 +6,28 @@ started again trains the first steps of its round as it did before.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
+import signal
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from chaos.fleet import MODEL, Fleet, require_same, simulated, wait_for_rounds
-from hetero_client.journal import JOURNAL_FILE
+from chaos.fleet import (
+    MODEL,
+    STEPS,
+    Fleet,
+    events,
+    require_same,
+    simulated,
+    wait_for,
+    wait_for_rounds,
+)
+from hetero_client.journal import HEAD, JOURNAL_FILE
 
 if TYPE_CHECKING:
     from chaos.conftest import Launch
@@ -39,15 +51,24 @@ def undisturbed(simulate: Simulate) -> dict[str, Path]:
     return {name: simulated(simulate, agreed(name)) for name in ("gradient", "logits")}
 
 
-def wait_for_step(fleet: Fleet, number: int) -> None:
-    """Until the client has heard of a step of a round that is not over."""
+def records(journal: Path) -> int:
+    """How many steps of a client's round are recorded by now."""
+    data = b""
+    with contextlib.suppress(FileNotFoundError):
+        data = journal.read_bytes()
+    count = place = 0
+    while place < len(data):
+        place += HEAD.size + HEAD.unpack_from(data.ljust(place + HEAD.size, b"\0"), place)[0]
+        count += place <= len(data)
+    return count
+
+
+def stop_in_mid_round(fleet: Fleet, number: int, step: int) -> None:
+    """Stop the server when it has returned so much to a client of a round that is not over."""
     journal = fleet.folder / f"client-{number}" / JOURNAL_FILE
-    for _ in itertools.count():
-        try:
-            if journal.stat().st_size:
-                return
-        except FileNotFoundError:
-            continue
+    while not step <= records(journal) < STEPS - 1:
+        time.sleep(0.001)
+    fleet.server.signal(signal.SIGSTOP)
 
 
 def cases() -> list[object]:
@@ -70,12 +91,17 @@ def test_a_kill_changes_nothing(
         fleet = Fleet(launch, tmp_path, stack, agreed(feedback))
         for round_ in sorted(draw.sample(range(1, ROUNDS - 2), 2)):
             wait_for_rounds(fleet.run, round_)
-            number = draw.randint(1, 3)
-            wait_for_step(fleet, number)
-            if victim != "client":
-                fleet.kill_server()
+            number, step = draw.randint(1, 3), draw.randint(1, 3)
+            stop_in_mid_round(fleet, number, step)
             if victim != "server":
                 fleet.kill_client(number)
+            if victim != "client":
+                fleet.kill_server()
+                continue
+            fleet.server.signal(signal.SIGCONT)
+            wait_for(fleet.run, "returned", client=f"client-{number}")
+            returned = events(fleet.run, "returned", client=f"client-{number}")[-1]
+            assert step <= returned["first_step"] < STEPS, "it was in the middle of its round"
         require_same(fleet, undisturbed[feedback])
         for name in fleet.clients:
             assert not (fleet.folder / name / JOURNAL_FILE).exists(), "the run is over"
