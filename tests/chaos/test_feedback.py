@@ -22,6 +22,7 @@ from chaos.fleet import (
     STEPS,
     Fleet,
     events,
+    require_exactly_once,
     require_same,
     simulated,
     wait_for,
@@ -69,6 +70,26 @@ def stop_in_mid_round(fleet: Fleet, number: int, step: int) -> None:
     while not step <= records(journal) < STEPS - 1:
         time.sleep(0.001)
     fleet.server.signal(signal.SIGSTOP)
+
+
+@pytest.mark.slow
+def test_a_journal_that_is_cut_short_costs_its_steps_their_feedback(
+    launch: Launch, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        fleet = Fleet(launch, tmp_path, stack, agreed("gradient"))
+        stop_in_mid_round(fleet, 2, step=3)
+        fleet.clients["client-2"].kill()
+        journal = fleet.folder / "client-2" / JOURNAL_FILE
+        journal.write_bytes(journal.read_bytes()[: HEAD.size + 1])
+        fleet.server.signal(signal.SIGCONT)
+        fleet.clients["client-2"] = fleet.start_client(2)
+        fleet.finish()
+        said = fleet.clients["client-2"].finish().stderr
+        require_exactly_once(fleet.run)
+    (returned,) = events(fleet.run, "returned")
+    gone = f"{returned['first_step'] - 1} steps of round {returned['round'] + 1} is gone"
+    assert f"what the server returned for {gone}: they are trained with" in said
 
 
 def cases() -> list[object]:
