@@ -67,9 +67,14 @@ def records(journal: Path) -> int:
 def stop_in_mid_round(fleet: Fleet, number: int, step: int) -> None:
     """Stop the server when it has returned so much to a client of a round that is not over."""
     journal = fleet.folder / f"client-{number}" / JOURNAL_FILE
-    while not step <= records(journal) < STEPS - 1:
-        time.sleep(0.001)
-    fleet.server.signal(signal.SIGSTOP)
+    last = STEPS - 3  # one more may be returned, and another one sent, before it stands still
+    while True:
+        while not step <= records(journal) <= last:
+            time.sleep(0.001)
+        fleet.server.signal(signal.SIGSTOP)
+        if step <= records(journal) <= last:
+            return
+        fleet.server.signal(signal.SIGCONT)  # too late
 
 
 @pytest.mark.slow
@@ -94,7 +99,7 @@ def test_a_journal_that_is_cut_short_costs_its_steps_their_feedback(
 
 def cases() -> list[object]:
     fast = [("gradient", "client", 0)]
-    every = itertools.product(("gradient", "logits"), VICTIMS, range(3))
+    every = itertools.product(("gradient", "logits"), VICTIMS, range(2))
     return [case if case in fast else pytest.param(*case, marks=pytest.mark.slow) for case in every]
 
 

