@@ -49,7 +49,7 @@ wheel-smoke: $(READY)  ## the built wheel, alone, in a fresh environment
 	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
 	$(PYTHON) -m venv build/smoke
 	build/smoke/bin/pip install --quiet --constraint constraints.txt dist/*.whl
-	cd build && for command in hetero-server hetero-client hetero-infer hetero-sim hetero-certs; do smoke/bin/$$command --help >/dev/null || exit 1; done
+	cd build && for command in hetero-server hetero-client hetero-infer hetero-sim hetero-report hetero-certs; do smoke/bin/$$command --help >/dev/null || exit 1; done
 	cd build && smoke/bin/hetero-client --list-cuts --width 8
 
 bench: $(READY)  ## speed and memory, as ratios of one run (docs/performance.md)

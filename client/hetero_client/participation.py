@@ -7,7 +7,10 @@ import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
+from torch import Tensor
+
 from hetero_client.evaluation import evaluate
+from hetero_client.journal import JOURNAL_FILE, FeedbackJournal
 from hetero_client.progress import Progress
 from hetero_client.retrying import pauses
 from hetero_client.trainer import Sent, Shard, Trainer
@@ -29,11 +32,13 @@ class _Underway:
     """A round in the middle of it.
 
     Attributes:
+        first_step: The first step that is to be sent.
         step: The step that is being trained, or comes next.
         sent: What has been computed of it, until its optimizer step is made.
     """
 
     round: int
+    first_step: int
     step: int = 0
     sent: Sent | None = None
 
@@ -87,6 +92,9 @@ class Participation:
         self._run_dir = run_dir
         self._store = store
         self._progress = progress
+        self._journal: FeedbackJournal | None = None
+        if plan.feedback != "none":
+            self._journal = FeedbackJournal(run_dir.path / JOURNAL_FILE, identity.run_id)
         self._base: int | None = None  # the round whose end the trainer goes on from
         self._underway: _Underway | None = None
 
@@ -105,6 +113,8 @@ class Participation:
                     case Evaluate() as request:
                         self._evaluate(request)
                     case Finish():
+                        if self._journal is not None:
+                            self._journal.drop()
                         return
             except _LOST as error:
                 self._rejoin(error)
@@ -165,6 +175,7 @@ class Participation:
             log.warning("lost the server (%s): trying again in %.1f s", why, pause)
             time.sleep(pause)
             try:
+                self._link.redial()
                 status = self._link.status_now()
                 if status.run_id != self._identity.run_id:
                     raise Mismatch("the server is in another run by now: start this client anew")
@@ -185,7 +196,7 @@ class Participation:
         for step in range(underway.step, start.steps):
             if self._link.has_directive:
                 break
-            self._step(underway, step, start.first_step)
+            self._step(underway, step)
             self._progress.step(start.round, step, start.steps)
         else:
             self._link.drain()
@@ -199,9 +210,10 @@ class Participation:
         underway = self._underway
         if underway is not None and underway.round == start.round:
             first, following = start.first_step, underway.step
-            if self._plan.feedback != "none":
+            if self._journal is not None:
                 first = min(first, following)  # its feedback is still to come
             if self._link.send_again(start.round, first, following):
+                underway.first_step = first
                 return underway
             assert self._base is not None, "a round under way has begun somewhere"
             if not self._restore(self._base):
@@ -212,22 +224,44 @@ class Participation:
         if self._base is None:
             self._save(start.round - 1)
         self._trainer.begin_round()
-        self._underway = _Underway(start.round)
+        self._underway = _Underway(start.round, self._first_to_send(start))
         return self._underway
 
-    def _step(self, underway: _Underway, step: int, first_step: int) -> None:
+    def _first_to_send(self, start: StartRound) -> int:
+        """Of a round that begins here: what the server lacks, or what lacks its feedback."""
+        if self._journal is None:
+            return start.first_step
+        self._journal.begin(start.round, start.first_step)
+        lacking = start.first_step - self._journal.held
+        if lacking > 1:  # of the last one that has arrived, the server still has it
+            log.warning(
+                "what the server returned for %d steps of round %d is gone: they are trained with "
+                "the exit's own loss",
+                lacking - 1,
+                start.round + 1,
+            )
+        return self._journal.held
+
+    def _step(self, underway: _Underway, step: int) -> None:
         """One step; after a break it goes on where it was."""
         round_, link = underway.round, self._link
         if underway.sent is None:
             underway.sent = self._trainer.forward(round_, step)
-        is_sent = link.is_under_way(round_, step)
-        if step >= first_step and not is_sent:
+        if step >= underway.first_step and not link.is_under_way(round_, step):
             link.send_batch(round_, step, underway.sent.activation, underway.sent.labels)
-            is_sent = True
-        waits = is_sent and self._plan.feedback != "none"
-        self._trainer.backward(round_, step, link.feedback(round_, step) if waits else None)
+        self._trainer.backward(round_, step, self._feedback(underway, step))
         underway.sent = None
         underway.step = step + 1
+
+    def _feedback(self, underway: _Underway, step: int) -> Tensor | None:
+        """What the server returns, or has returned to a process before this one."""
+        if self._journal is None:
+            return None
+        if step < underway.first_step:
+            return self._journal.feedback(step)
+        feedback = self._link.feedback(underway.round, step)
+        self._journal.keep(step, feedback)
+        return feedback
 
     def _finish_round(self, start: StartRound) -> None:
         if start.push_state:

@@ -184,7 +184,13 @@ class ServerLink:
             lambda requests: self._calls.stream("Train", requests, wait_for_ready=True),
             self._inbox,
             self._registration.heartbeat,
+            self._calls.give_up,
         )
+
+    def redial(self) -> None:
+        """Connect anew, after a connection that has failed; what is on its way is kept."""
+        self._hang_up()
+        self._calls.redial()
 
     def next_directive(self) -> Directive:
         """Wait for what to do next. Raises HeteroError when the stream has broken."""

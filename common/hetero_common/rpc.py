@@ -60,6 +60,7 @@ CLIENT_OPTIONS = [
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 20_000),
+    ("grpc.use_local_subchannel_pool", 1),  # else a new channel takes the old one's connection
 ]
 SERVER_OPTIONS = [
     ("grpc.keepalive_time_ms", _KEEPALIVE_MS),

@@ -13,6 +13,7 @@ from typing import Any
 from hetero_common.codec import Payload
 from hetero_common.control import Directive, Evaluate, Evaluation, RoundDone, StartRound
 from hetero_common.errors import HeteroError
+from hetero_common.steps import steps_to_text
 from hetero_common.weights import Weights
 from hetero_server.tally import StepOutcome, Tally
 
@@ -225,7 +226,7 @@ class Member:
             "client": self.client_id,
             "cut_layer": self.cut_layer,
             "steps": self.steps,
-            "applied": ranges(self.applied_steps),
+            "applied": steps_to_text(self.applied_steps),
             **self.tally.record(),
             "exit_loss": report.exit_loss if report else None,
             "exit_train_accuracy": report.exit_accuracy if report else None,
@@ -247,14 +248,3 @@ KEPT_FIELDS = (
     *("pending_samples", "samples", "bytes_received"),
 )
 """Fields of a member that a checkpoint keeps."""
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Numbers in their order, runs of successive ones as `first-last`: `0-7`, `0-2,5,5`."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

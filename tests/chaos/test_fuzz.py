@@ -30,8 +30,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from chaos.attacks import call_of
+from chaos.fleet import bits
 from chaos.siege import Siege
-from chaos.test_kills import bits
 from e2e.commands import LOG_LINE, SMALL
 from e2e.intruder import BATCH, DATA, STEPS
 from hetero_common.rundir import MODEL_FILE

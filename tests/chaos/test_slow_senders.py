@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
+from chaos.fleet import bits
 from chaos.siege import Siege
-from chaos.test_kills import bits
 from e2e.commands import SMALL
 from e2e.intruder import BATCH, CUT, DATA, GOOD, STEPS, batch
 from hetero_common import rpc

@@ -175,8 +175,7 @@ def test_an_int8_range_may_be_a_point_and_reach_the_largest_activation() -> None
     ends = (-65504.0, 0.0, 65504.0)
     announced = header(tensor_pb2.WIRE_DTYPE_INT8, minimum=ends, maximum=ends)
     tensor = TensorSchema("int8", (3, 2, 2), max_rows=8).admit(announced)
-    tensor.feed(memoryview(bytes(8 * 12)))
-    assert codec.decode(tensor.payload()).amax() == 65504
+    assert codec.decode(tensor.payload(memoryview(bytearray(8 * 12)))).amax() == 65504
 
 
 @pytest.mark.parametrize("rows", [9, 2**32 - 1])

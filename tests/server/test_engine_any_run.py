@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from hetero_common.audit import audit
 from hetero_common.control import RoundDone
 from hetero_common.errors import (
     LimitExceeded,
@@ -210,8 +211,8 @@ class AnyRun(RuleBasedStateMachine):
         ]
 
     @precondition(lambda self: self.missing())
-    @rule(pick=st.integers(0, 9), keeps_its_state=st.booleans())
-    def return_(self, pick: int, keeps_its_state: bool = True) -> None:
+    @rule(pick=st.integers(0, 9), keeps_its_state=st.booleans(), attach=st.booleans())
+    def return_(self, pick: int, keeps_its_state: bool = True, attach: bool = True) -> None:
         lost = choose(self.missing(), pick)
         held = (lost.completed,) if keeps_its_state else ()
         if self.engine.phase is Phase.FINISHED and lost.member.state is not MemberState.STALE:
@@ -224,7 +225,8 @@ class AnyRun(RuleBasedStateMachine):
             session.sent, lost.sent, lost.acked = lost.sent, [], 0
             session.may_be_sent_away = lost.may_be_sent_away
         self.sessions.append(session)
-        self.engine.attach(lost.client_id)
+        if attach:
+            self.engine.attach(lost.client_id)
 
     def waited_for(self) -> list[Session]:
         return [session for session in self.missing() if session.member.is_awaited]
@@ -336,6 +338,8 @@ class AnyRun(RuleBasedStateMachine):
         for session in self.attached():
             self.engine.detach(session.client_id, MemberState.LEFT)
         assert self.engine.is_over
+        events = ({"event": kind, **fields} for kind, fields in self.run.events)
+        assert audit(events, self.engine.plan).findings == []
 
     def go_on(self) -> None:
         """One thing that is to be done next."""

@@ -54,6 +54,20 @@ def test_who_is_back_hears_its_round_again_and_what_has_arrived_of_it() -> None:
     assert applied == [("b", 0, 0), ("b", 0, 1), ("b", 1, 0), ("b", 1, 1)]
 
 
+def test_a_round_begins_with_who_has_registered_again_and_not_opened_its_stream_yet() -> None:
+    run = a_pair()
+    run.train("b")
+    vanish(run, "b")
+    back = run.engine.register("b", 1, 64, (0, 1))
+    run.train("a")
+    run.work()
+    assert (run.phase(), run.engine.round) == (Phase.TRAINING, 2)
+    run.train("a")
+    assert run.work() == [], "the round waits"
+    run.engine.attach("b")
+    assert drain(back) == [StartRound(2, 2, pull_state=True, push_state=True)]
+
+
 def test_what_was_queued_is_applied_while_its_client_is_away() -> None:
     run = a_pair()
     run.send("b", 0, 1)
