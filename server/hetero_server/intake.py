@@ -35,7 +35,7 @@ def require_next(member: Member, round_: int, step: int, credits: int) -> None:
         raise RefusedInput(f"round {round_} has steps 0..{member.steps - 1}, not {step}")
     if step > member.received:
         raise StepGap(round_, step, member.received)
-    if member.received - member.applied >= credits:
+    if member.received - max(member.applied, member.inherited) >= credits:
         raise LimitExceeded(f"more than the agreed {credits} batches are unacknowledged")
 
 

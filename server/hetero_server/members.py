@@ -95,6 +95,7 @@ class Member:
         start: What it was told to train last.
         asked: What it was told to evaluate last.
         received: Steps of the current round that have arrived, in order.
+        inherited: ... from the process before it; they take none of its credits.
         applied: Steps of the current round that the server model has taken, in this order.
         arrivals: Of each queued batch, its place in the order of arrival over all clients.
         outbox: What it is to be told.
@@ -120,6 +121,7 @@ class Member:
     start: StartRound | None = None
     asked: Evaluate | None = None
     received: int = 0
+    inherited: int = 0
     applied_steps: list[int] = field(default_factory=list)
     queue: deque[Batch] = field(default_factory=deque)
     arrivals: deque[int] = field(default_factory=deque)
@@ -150,13 +152,22 @@ class Member:
             self.state = state
 
     def succeed(self) -> Member:
-        """Another process of this client takes over, with everything but what was to be said."""
-        self._heir = dataclasses.replace(
+        """Another process of this client takes over, with everything but what was to be said.
+
+        Batches that are still queued have to be sent again: the heir does not know of them, and
+        uses all its credits.
+        """
+        heir = dataclasses.replace(
             self, state=MemberState.REGISTERED, attached=False, outbox=Outbox()
         )
+        if heir.report is None:  # else there is no batch to come
+            heir.received -= len(heir.queue)
+            heir.drop_queue()
+        heir.inherited = heir.received
         self.queue, self.arrivals, self.applied_steps = deque(), deque(), []  # the heir's by now
         self.received = 0
-        return self._heir
+        self._heir = heir
+        return heir
 
     @property
     def current(self) -> Member:
@@ -186,7 +197,7 @@ class Member:
         self.in_round, self.released, self.start = True, False, start
         if self.completed is None:
             self.first_round, self.completed = start.round, start.round - 1
-        self.received = 0
+        self.received = self.inherited = 0
         self.applied_steps = []
         self.tally = Tally()
         self.report = self.pushed = self.last_ack = self.evaluation = self.asked = None

@@ -100,7 +100,8 @@ class AnyRun(RuleBasedStateMachine):
         return any(member.report and member.applied < member.steps for member in awaited)
 
     def has_credit(self, session: Session) -> bool:
-        return session.step - session.acked_of_round < self.engine.credits
+        settled = max(session.acked_of_round, session.first_step)
+        return session.step - settled < self.engine.credits
 
     def evaluating(self) -> list[Session]:
         return [session for session in self.attached() if session.asked]
@@ -218,11 +219,12 @@ class AnyRun(RuleBasedStateMachine):
         if self.engine.phase is Phase.FINISHED and lost.member.state is not MemberState.STALE:
             return
         cut_layer = lost.member.cut_layer
+        queued = 0 if lost.member.report else len(lost.member.queue)  # it is to be sent again
         member = self.engine.register(lost.client_id, cut_layer, 64, held)
         session = Session(member)
         if lost.member.current is member:
             session.is_heir, session.round, session.completed = True, lost.round, lost.completed
-            session.sent, lost.sent, lost.acked = lost.sent, [], 0
+            session.sent, lost.sent, lost.acked = lost.sent[: len(lost.sent) - queued], [], 0
             session.may_be_sent_away = lost.may_be_sent_away
         self.sessions.append(session)
         if attach:
@@ -288,7 +290,9 @@ class AnyRun(RuleBasedStateMachine):
         for session in self.sessions:
             member = session.member
             assert len(member.queue) == len(member.arrivals)
-            assert len(member.queue) <= member.received - member.applied <= self.engine.credits
+            settled = max(member.applied, member.inherited)
+            assert member.received - settled <= self.engine.credits
+            assert len(member.queue) <= min(self.engine.credits, member.received - member.applied)
             is_over = member.state in (MemberState.LEFT, MemberState.EVICTED)
             assert not (is_over and member.current is member and member.queue)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hetero_common.control import Evaluate, Finish, StartRound
-from hetero_common.errors import RefusedInput, Superseded
+from hetero_common.errors import LimitExceeded, RefusedInput, Superseded
 from hetero_server.engine import Phase
 from hetero_server.members import Ack, Member, MemberState
 from hetero_server.work import LeaveWork
@@ -138,8 +138,42 @@ def test_the_newer_of_two_processes_goes_on_and_the_older_is_told() -> None:
     (error,) = drain(old)
     assert isinstance(error, Superseded)
     assert old.state is MemberState.EVICTED
-    assert drain(new)[0] == StartRound(1, 2, pull_state=True, push_state=True, first_step=1)
-    assert len(new.queue) == 1
+    assert drain(new)[0] == StartRound(1, 2, pull_state=True, push_state=True)
+    assert len(new.queue) == 0, "it sends again what was queued, with credits of its own"
+
+
+@pytest.mark.parametrize("computing", [0, 1])
+def test_who_is_back_has_all_its_credits(computing: int) -> None:
+    """Whatever is still queued of it, or being computed: it does not know."""
+    run = Run(credits=2, steps_per_round=6)
+    run.join("a")
+    run.send("a", 0, 1)
+    work = run.engine.work() if computing else None
+    vanish(run, "a")
+    back = come_back(run, "a", -1)
+    (start,) = drain(back)
+    assert isinstance(start, StartRound)
+    assert start.first_step == computing
+    run.send("a", computing, computing + 1)
+    with pytest.raises(LimitExceeded):
+        run.send("a", computing + 2)
+    assert len(back.queue) == 2, "memory is bounded as ever"
+    if work is not None:
+        run.engine.settle(work, run.engine.perform(work))
+    run.work()
+    assert [at.step for _, at, _ in run.strategy.applied] == list(range(computing + 2))
+
+
+def test_what_is_queued_behind_a_report_is_kept() -> None:
+    run = a_pair()
+    run.send("b", 0, 1)
+    run.done("b")
+    vanish(run, "b")
+    back = come_back(run, "b", 0, 1)
+    assert drain(back) == [], "there is nothing left to do for it"
+    run.train("a")
+    run.work()
+    assert run.engine.round == 2
 
 
 def test_a_step_that_comes_twice_while_it_is_queued_is_acknowledged_once() -> None:
