@@ -64,8 +64,9 @@ def test_the_memory_layout_makes_no_difference_to_the_last_bit() -> None:
 
 def test_the_order_in_which_tensors_were_read_makes_no_difference_to_the_last_bit() -> None:
     torch.manual_seed(0)
-    old = {str(number): torch.randn(50) for number in range(40)}
-    new = {name: tensor + torch.randn(50) for name, tensor in old.items()}
+    # Of very different sizes: squares of fp32 of one size add up in fp64 without rounding.
+    old = {str(number): torch.randn(50) * 2.0 ** (number % 15) for number in range(40)}
+    new = {name: tensor * (1 + torch.randn(50)) for name, tensor in old.items()}
     shared = SharedWeights({1: old}, {1: {}})
     norms = set()
     for first in range(40):
