@@ -44,9 +44,12 @@ class SharedWeights(Weights):
 
 
 def paired(pushed: Weights, before: Weights) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Each tensor that was pushed, by name, with the one that its client has begun with."""
+    """Each tensor that was pushed, with the one that its client has begun with, by their names.
+
+    In the order of the names: a file may be read in any.
+    """
     flat = before.flat()
-    for name, tensor in pushed.flat().items():
+    for name, tensor in sorted(pushed.flat().items()):
         yield name, tensor, flat[name]
 
 

@@ -122,7 +122,8 @@ class Intruder:
 
     def waits_for_round(self) -> None:
         """The round has begun, and with it waits for this client too."""
-        start = next(self._stream).message.start_round
+        messages = (frame.message for frame in self._stream)
+        start = next(m for m in messages if m.HasField("start_round")).start_round  # or a heartbeat
         assert (start.round, start.steps, start.push_state) == (0, STEPS, True)
 
     def sends(self, messages: Sequence[object]) -> Refusal:

@@ -62,6 +62,21 @@ def test_the_memory_layout_makes_no_difference_to_the_last_bit() -> None:
     assert len(norms) == 1
 
 
+def test_the_order_in_which_tensors_were_read_makes_no_difference_to_the_last_bit() -> None:
+    torch.manual_seed(0)
+    # Of very different sizes: squares of fp32 of one size add up in fp64 without rounding.
+    old = {str(number): torch.randn(50) * 2.0 ** (number % 15) for number in range(40)}
+    new = {name: tensor * (1 + torch.randn(50)) for name, tensor in old.items()}
+    shared = SharedWeights({1: old}, {1: {}})
+    norms = set()
+    for first in range(40):
+        names = [*[*new][first:], *[*new][:first]]
+        layers = {1: {name: new[name] for name in names}}
+        given = Contribution("a", 1, 1.0, Weights(layers, {1: {}}))
+        norms.add(measure(given, shared)["update_norm"])
+    assert len(norms) == 1
+
+
 @pytest.mark.parametrize(
     ("absurd", "statistic"),
     [
