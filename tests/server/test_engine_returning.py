@@ -147,6 +147,7 @@ def test_who_is_back_has_all_its_credits(computing: int) -> None:
     """Whatever is still queued of it, or being computed: it does not know."""
     run = Run(credits=2, steps_per_round=6)
     run.join("a")
+    run.work()
     run.send("a", 0, 1)
     work = run.engine.work() if computing else None
     vanish(run, "a")
