@@ -43,9 +43,10 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted((run / CHECKPOINTS).glob("round*.safetensors"))
 
 
-DAMAGES = [truncate, pytest.param(flip, marks=pytest.mark.slow)]
+DAMAGES = [truncate, flip]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_server_goes_on_from_the_checkpoint_before_a_damaged_one(
     damage: Callable[[Path], None], launch: Launch, tmp_path: Path, undisturbed: Path
@@ -65,7 +66,7 @@ def test_a_server_goes_on_from_the_checkpoint_before_a_damaged_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", [truncate, flip])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_client_goes_back_behind_its_damaged_checkpoint_with_the_server(
     damage: Callable[[Path], None], launch: Launch, tmp_path: Path, undisturbed: Path
 ) -> None:
@@ -85,7 +86,7 @@ def test_a_client_goes_back_behind_its_damaged_checkpoint_with_the_server(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", [truncate, flip])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_client_whose_last_state_is_damaged_starts_anew(
     damage: Callable[[Path], None], launch: Launch, tmp_path: Path
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_client_whose_last_state_is_damaged_starts_anew(
     assert (found.findings, found.is_finished) == ([], True)
 
 
+@pytest.mark.slow
 def test_of_two_processes_with_one_id_the_newer_one_goes_on(
     launch: Launch, tmp_path: Path, undisturbed: Path
 ) -> None:

@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from chaos.fleet import wait_for
 from hetero_common.audit import audit
 from hetero_common.rundir import read_events, read_plan
@@ -20,6 +22,7 @@ MODEL = (
 )
 
 
+@pytest.mark.slow
 def test_a_frozen_client_is_left_behind_and_joins_again(launch: Launch, tmp_path: Path) -> None:
     run = tmp_path / "server"
     with ExitStack() as stack:

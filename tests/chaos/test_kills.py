@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from chaos.conftest import Launch
     from conftest import Simulate
 
+SIGNALS = [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))]
 
 
@@ -73,7 +74,7 @@ def test_server_and_clients_are_killed_at_once(seed: int, fleet: Fleet, undistur
     require_same(fleet, undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_server_that_is_asked_to_stop_leaves_a_run_that_can_be_resumed(
     number: signal.Signals, fleet: Fleet, undisturbed: Path
 ) -> None:
@@ -90,7 +91,7 @@ def test_a_server_that_is_asked_to_stop_leaves_a_run_that_can_be_resumed(
     require_same(fleet, undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_client_that_is_asked_to_stop_can_go_on(
     number: signal.Signals, fleet: Fleet, undisturbed: Path
 ) -> None:

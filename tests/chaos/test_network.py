@@ -100,11 +100,12 @@ class Call:
 
 CALLS = [
     Call("Predict", UP, 5_000, 4, "evaluation"),
-    pytest.param(Call("PullState", DOWN, 600, None, "round"), marks=pytest.mark.slow),
-    pytest.param(Call("PushState", UP, 600, -1, "round"), marks=pytest.mark.slow),
+    Call("PullState", DOWN, 600, None, "round"),
+    Call("PushState", UP, 600, -1, "round"),
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
 def test_a_call_is_cut_in_the_middle(call: Call, network: Network, undisturbed: Path) -> None:
     network.proxies[1].cut_after(call.way, call.bytes, mark=b"/" + call.name.encode())
