@@ -25,9 +25,9 @@ from hetero_common.control import Directive, Evaluate, Evaluation, Finish, Round
 from hetero_common.errors import HeteroError, NotTraining, RefusedInput
 from hetero_common.plan import Plan
 from hetero_common.weights import Weights
+from hetero_server import intake
 from hetero_server.boundary import BoundaryResult
 from hetero_server.initial import InitialModel
-from hetero_server.intake import acknowledge_again, is_late, require_batch, require_next
 from hetero_server.members import Batch, Member, MemberState
 from hetero_server.orders import Order
 from hetero_server.performer import Performer
@@ -182,10 +182,10 @@ class Engine:
         """
         member = self.members[client_id]
         member.progress += 1
-        if is_late(member, round_, self.round) or 0 <= step < member.received:
+        if intake.is_late(member, round_, self.round) or 0 <= step < member.received:
             return False
-        require_next(member, round_, step, self.credits)
-        require_batch(labels, rows, self.plan.classes)
+        intake.require_next(member, round_, step, self.credits)
+        intake.require_batch(labels, rows, self.plan.classes)
         return True
 
     def submit(self, client_id: str, batch: Batch) -> None:
@@ -193,22 +193,23 @@ class Engine:
         member = self.members[client_id]
         if self.admit(client_id, batch.round, batch.step, batch.labels, batch.rows):
             member.enqueue(batch, next(self._arrivals))
-        elif is_late(member, batch.round, self.round) or batch.step < member.applied:
-            member.outbox.append(acknowledge_again(member, batch))
+        elif intake.is_late(member, batch.round, self.round) or batch.step < member.applied:
+            member.outbox.append(intake.acknowledge_again(member, batch))
         # Otherwise the first copy is still queued, and will be acknowledged for both.
 
     def push(self, client_id: str, round_: int, weights: Weights) -> None:
         """Take a client's prefix and exit of this round, as `read_state` has checked them."""
         member = self.members[client_id]
         member.progress += 1
-        if not is_late(member, round_, self.round):
+        if not intake.is_late(member, round_, self.round):
             member.pushed = weights
 
     def round_done(self, client_id: str, report: RoundDone) -> None:
         """A client has sent everything of a round and has pushed its state, where asked to."""
         member = self.members[client_id]
         member.progress += 1
-        if is_late(member, report.round, self.round):
+        intake.require_report(report)
+        if intake.is_late(member, report.round, self.round):
             return
         if member.received < member.steps:
             raise RefusedInput(f"step {member.received} of round {report.round} is still missing")
@@ -222,6 +223,7 @@ class Engine:
         """A client has evaluated."""
         member = self.members[client_id]
         member.progress += 1
+        intake.require_report(evaluation)
         if member.asked is None or evaluation.round != member.asked.round or member.evaluation:
             raise RefusedInput("no evaluation was asked for")
         member.evaluation = evaluation
