@@ -25,7 +25,7 @@ demo: $(READY)  ## one server and three clients with different cut layers learn 
 test: $(READY)  ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-chaos: $(READY)  ## processes killed at many moments; the short part is in `make test`
+chaos: $(READY)  ## processes killed at many moments, attacks, load; the short part is in `make test`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/chaos -m "slow or not slow"
 
 lint: $(READY)  ## style and format
@@ -49,7 +49,7 @@ wheel-smoke: $(READY)  ## the built wheel, alone, in a fresh environment
 	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
 	$(PYTHON) -m venv build/smoke
 	build/smoke/bin/pip install --quiet --constraint constraints.txt dist/*.whl
-	cd build && for command in hetero-server hetero-client hetero-infer hetero-sim hetero-certs; do smoke/bin/$$command --help >/dev/null || exit 1; done
+	cd build && for command in hetero-server hetero-client hetero-infer hetero-sim hetero-report hetero-certs; do smoke/bin/$$command --help >/dev/null || exit 1; done
 	cd build && smoke/bin/hetero-client --list-cuts --width 8
 
 bench: $(READY)  ## speed and memory, as ratios of one run (docs/performance.md)

@@ -54,6 +54,9 @@ class NullStrategy:
             time.sleep(self.seconds)
         return StepResult(loss=0.0, correct=0, feedback=None)
 
+    def forget_statistics(self, client_id: str) -> None:
+        """There are none."""
+
     def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
         """Nothing is aggregated."""
         return {}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,8 +41,11 @@ class Process:
         folder: Its working directory, which nobody shares.
     """
 
-    def __init__(self, script: str, flags: tuple[str, ...], folder: Path) -> None:
+    def __init__(
+        self, script: str, flags: tuple[str, ...], folder: Path, variables: Mapping[str, str]
+    ) -> None:
         self.folder = folder
+        self._variables = variables
         self._command = [str(_SCRIPTS / script), *flags]
         # Standard error goes to a file: an unread pipe would stop a talkative process.
         self._stderr = folder.with_name(f"{folder.name}.stderr")
@@ -54,6 +57,11 @@ class Process:
         line = self._process.stdout.readline()
         assert line.startswith(_READY), f"{line!r} is no ready line\n{self._stderr.read_text()}"
         return line.removeprefix(_READY).strip()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     def finish(self) -> Finished:
         """Wait until it ends by itself; its output after the ready line."""
@@ -74,6 +82,7 @@ class Process:
         ours = ("HETERO_", "COLUMNS")  # settings, and the width of tables
         environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
         environment["HOME"] = str(self.folder)  # whoever runs the tests may have certificates
+        environment |= self._variables
         with self._stderr.open("w") as stderr:
             self._process = subprocess.Popen(
                 self._command,
@@ -97,14 +106,14 @@ class Process:
 
 
 Launch = Callable[..., Process]
-"""(script, *flags) -> the process, to be entered."""
+"""(script, *flags, **environment variables) -> the process, to be entered."""
 
 
 @pytest.fixture(scope="session")
 def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
     """Make a process of a console script."""
 
-    def make(script: str, *flags: str) -> Process:
-        return Process(script, flags, tmp_path_factory.mktemp(script))
+    def make(script: str, *flags: str, **variables: str) -> Process:
+        return Process(script, flags, tmp_path_factory.mktemp(script), variables)
 
     return make

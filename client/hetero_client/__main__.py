@@ -51,6 +51,7 @@ def _run(settings: ClientSettings) -> None:
             settings.connect_timeout,
             certs=settings.certs,
             token=settings.resolved_token(),
+            insecure=settings.insecure,
         )
         with stoppable(), link:
             _take_part(settings, settings.cut_layer, link)

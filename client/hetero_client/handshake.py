@@ -10,7 +10,8 @@ _OTHER_HOST = (
 _REASONS = (
     (
         "WRONG_VERSION_NUMBER",
-        "the server does not speak TLS: start it with --certs, or this client without",
+        "the server does not speak TLS: start it with --certs, or this client with --insecure and "
+        "without --certs",
     ),
     ("Hostname Verification Check failed", _OTHER_HOST),
     ("is not in peer certificate", _OTHER_HOST),  # so said grpcio 1.76

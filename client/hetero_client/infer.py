@@ -50,6 +50,7 @@ def _run(settings: InferenceSettings) -> None:
         wire_dtype=device.plan.wire,
         certs=settings.certs,
         token=settings.resolved_token(),
+        insecure=settings.insecure,
     ) as link:
         device.link = link
         if settings.curve and test is not None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
+from torch import Tensor
+
 from hetero_client.evaluation import evaluate
+from hetero_client.journal import JOURNAL_FILE, FeedbackJournal
 from hetero_client.progress import Progress
+from hetero_client.retrying import pauses
 from hetero_client.trainer import Sent, Shard, Trainer
 from hetero_client.transport import Registration, ServerLink
 from hetero_common.checkpoints import Checkpoint, CheckpointStore
@@ -22,7 +25,6 @@ log = logging.getLogger(__name__)
 
 _LOST = (ServerUnreachable, UnknownSession)
 """Errors that a new session mends."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 20.0  # seconds
 
 
 @dataclass
@@ -30,11 +32,13 @@ class _Underway:
     """A round in the middle of it.
 
     Attributes:
+        first_step: The first step that is to be sent.
         step: The step that is being trained, or comes next.
         sent: What has been computed of it, until its optimizer step is made.
     """
 
     round: int
+    first_step: int
     step: int = 0
     sent: Sent | None = None
 
@@ -88,6 +92,9 @@ class Participation:
         self._run_dir = run_dir
         self._store = store
         self._progress = progress
+        self._journal: FeedbackJournal | None = None
+        if plan.feedback != "none":
+            self._journal = FeedbackJournal(run_dir.path / JOURNAL_FILE, identity.run_id)
         self._base: int | None = None  # the round whose end the trainer goes on from
         self._underway: _Underway | None = None
 
@@ -106,6 +113,8 @@ class Participation:
                     case Evaluate() as request:
                         self._evaluate(request)
                     case Finish():
+                        if self._journal is not None:
+                            self._journal.drop()
                         return
             except _LOST as error:
                 self._rejoin(error)
@@ -113,45 +122,60 @@ class Participation:
     # Coming, and coming back.
 
     def _join(self) -> None:
+        """Register, and stand where the server says.
+
+        It may name the end of a round whose checkpoint turns out to be damaged. The store does not
+        hold that any more, so the next registration does without.
+        """
+        while True:
+            held = self._store.rounds()
+            base = self._register(held).base_round
+            if base is None:
+                self._start_anew()
+                break
+            if base not in held:
+                raise Mismatch("the server goes on from a round that this client does not hold")
+            if base == self._base or self._restore(base):
+                break
+            log.warning("registering again without the state at the end of round %d", base + 1)
+        self._link.open()
+
+    def _register(self, held: Collection[int]) -> Registration:
         identity, model = self._identity, self._trainer.model
-        registration = self._link.register(
+        return self._link.register(
             identity.client_id,
             model.cut_layer,
             identity.shard_size,
             model.fingerprint,
             run_id=identity.run_id,
-            held_rounds=self._store.rounds(),
+            held_rounds=held,
         )
-        self._go_back(registration)
-        self._link.open()
 
-    def _go_back(self, registration: Registration) -> None:
-        """Stand where the server says; nothing to do where this process already does."""
-        base = registration.base_round
-        if base is None:
-            if self._base is not None:
-                log.warning("the server does not know this client's state: it starts anew")
-            self._base = self._underway = None
-            self._link.forget_sent()
-            self._trainer.start_anew()
-        elif base != self._base:
-            self._restore(base)
+    def _start_anew(self) -> None:
+        if self._base is not None:
+            log.warning("the server does not know this client's state: it starts anew")
+        self._base = self._underway = None
+        self._link.forget_sent()
+        self._trainer.start_anew()
 
-    def _restore(self, base: int) -> None:
+    def _restore(self, base: int) -> bool:
+        """Go back to the end of a round; False if there is no good checkpoint of it any more."""
         checkpoint = self._store.load(base)
         if checkpoint is None:
-            raise Mismatch(f"the state at the end of round {base + 1} is gone: start anew")
+            return False
         log.info("going on from the end of round %d", base + 1)
         self._trainer.restore(checkpoint.tensors)
         self._base, self._underway = base, None
         self._link.forget_sent()
+        return True
 
     def _rejoin(self, why: HeteroError) -> None:
         """Register again, and again, ever more slowly."""
-        for pause in _pauses(self._link.connect_timeout):
+        for pause in pauses(self._link.connect_timeout):
             log.warning("lost the server (%s): trying again in %.1f s", why, pause)
             time.sleep(pause)
             try:
+                self._link.redial()
                 status = self._link.status_now()
                 if status.run_id != self._identity.run_id:
                     raise Mismatch("the server is in another run by now: start this client anew")
@@ -172,7 +196,7 @@ class Participation:
         for step in range(underway.step, start.steps):
             if self._link.has_directive:
                 break
-            self._step(underway, step, start.first_step)
+            self._step(underway, step)
             self._progress.step(start.round, step, start.steps)
         else:
             self._link.drain()
@@ -186,34 +210,58 @@ class Participation:
         underway = self._underway
         if underway is not None and underway.round == start.round:
             first, following = start.first_step, underway.step
-            if self._plan.feedback != "none":
+            if self._journal is not None:
                 first = min(first, following)  # its feedback is still to come
             if self._link.send_again(start.round, first, following):
+                underway.first_step = first
                 return underway
             assert self._base is not None, "a round under way has begun somewhere"
-            self._restore(self._base)
+            if not self._restore(self._base):
+                raise UnknownSession(f"the state at the end of round {self._base + 1} is gone")
         self._link.forget_sent()  # of a round that has closed without them
         if start.pull_state:
             self._trainer.model.load(self._link.pull_state())
         if self._base is None:
             self._save(start.round - 1)
         self._trainer.begin_round()
-        self._underway = _Underway(start.round)
+        self._underway = _Underway(start.round, self._first_to_send(start))
         return self._underway
 
-    def _step(self, underway: _Underway, step: int, first_step: int) -> None:
+    def _first_to_send(self, start: StartRound) -> int:
+        """Of a round that begins here: what the server lacks, or what lacks its feedback."""
+        if self._journal is None:
+            return start.first_step
+        self._journal.begin(start.round, start.first_step)
+        lacking = start.first_step - self._journal.held
+        if lacking > 1:  # of the last one that has arrived, the server still has it
+            log.warning(
+                "what the server returned for %d steps of round %d is gone: they are trained with "
+                "the exit's own loss",
+                lacking - 1,
+                start.round + 1,
+            )
+        return self._journal.held
+
+    def _step(self, underway: _Underway, step: int) -> None:
         """One step; after a break it goes on where it was."""
         round_, link = underway.round, self._link
         if underway.sent is None:
             underway.sent = self._trainer.forward(round_, step)
-        is_sent = link.is_under_way(round_, step)
-        if step >= first_step and not is_sent:
+        if step >= underway.first_step and not link.is_under_way(round_, step):
             link.send_batch(round_, step, underway.sent.activation, underway.sent.labels)
-            is_sent = True
-        waits = is_sent and self._plan.feedback != "none"
-        self._trainer.backward(round_, step, link.feedback(round_, step) if waits else None)
+        self._trainer.backward(round_, step, self._feedback(underway, step))
         underway.sent = None
         underway.step = step + 1
+
+    def _feedback(self, underway: _Underway, step: int) -> Tensor | None:
+        """What the server returns, or has returned to a process before this one."""
+        if self._journal is None:
+            return None
+        if step < underway.first_step:
+            return self._journal.feedback(step)
+        feedback = self._link.feedback(underway.round, step)
+        self._journal.keep(step, feedback)
+        return feedback
 
     def _finish_round(self, start: StartRound) -> None:
         if start.push_state:
@@ -259,12 +307,3 @@ class Participation:
             "evaluation", bytes_sent=self._link.bytes_sent, last=request.last, **asdict(evaluation)
         )
         self._progress.evaluated(evaluation)
-
-
-def _pauses(patience: float) -> Iterator[float]:
-    """Seconds to wait before each new try: exponential with full jitter, for so long in all."""
-    deadline = time.monotonic() + patience
-    longest = _FIRST_PAUSE
-    while time.monotonic() < deadline:
-        yield random.uniform(0, longest)
-        longest = min(2 * longest, _LONGEST_PAUSE)

@@ -84,6 +84,9 @@ class CredentialSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     certs: Path | None = None
     """Directory with ca.pem, client.pem and client.key; by default ~/.config/hetero-splitee/certs,
     if it exists and the server's address is not loopback. With a token, ca.pem is enough."""
+    insecure: bool = False
+    """Talk to a server of another machine without TLS, even where the default certificates exist:
+    for a server that runs with --insecure."""
     token: SecretStr | None = None
     """Token that says who this client is. Other users of the machine see a flag: better in the
     variable HETERO_TOKEN or in a file. It is not kept in settings.yaml."""

@@ -31,13 +31,19 @@ class TrainingStream:
         call: Opens it on an iterator of requests; cancelled by `close`.
         inbox: Takes what comes, and the error it ends with.
         heartbeat: Seconds between two signs of life, each way.
+        give_up: Called when the server shows none any more.
     """
 
     def __init__(
-        self, call: Callable[[Iterator[Item]], Any], inbox: Inbox, heartbeat: float
+        self,
+        call: Callable[[Iterator[Item]], Any],
+        inbox: Inbox,
+        heartbeat: float,
+        give_up: Callable[[], None],
     ) -> None:
         self.inbox = inbox
         self._heartbeat = heartbeat
+        self._give_up = give_up
         self._outgoing: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._answers = call(iter(self._outgoing.get, None))
         self._closed = threading.Event()
@@ -82,7 +88,7 @@ class TrainingStream:
             if self.inbox.silence > _SILENT_BEATS * self._heartbeat:
                 silence = f"nothing came from the server for {self.inbox.silence:.0f} s"
                 self.inbox.fail(ServerUnreachable(silence))
-                self._answers.cancel()
+                self._give_up()
                 return
             self._outgoing.put(pb.TrainRequest(heartbeat=pb.Heartbeat()))
 

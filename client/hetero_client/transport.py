@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hetero_client.calls import Calls
 from hetero_client.inbox import Inbox, Outgoing
+from hetero_client.retrying import pauses
 from hetero_client.stream import Item, TrainingStream
 from hetero_common import codec, wire
 from hetero_common.control import Directive, Report
@@ -28,7 +29,6 @@ from hetero_splitee.v1 import service_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-_RETRY_SECONDS = 1.0
 _PREDICTIONS_AHEAD = 4
 
 
@@ -66,6 +66,7 @@ class ServerLink:
         wire_dtype: How activations travel, until `status` learns it from the server.
         certs: Directory of certificates, for TLS.
         token: Says who this client is, beside or instead of its certificate.
+        insecure: Do without TLS, unless `certs` are given.
 
     Raises:
         SettingsError: The certificates can not be used, or the token would go out unencrypted.
@@ -79,10 +80,11 @@ class ServerLink:
         *,
         certs: Path | None = None,
         token: str | None = None,
+        insecure: bool = False,
     ) -> None:
         self.address = address
         self.connect_timeout = connect_timeout
-        self._calls = Calls(address, certs, token)
+        self._calls = Calls(address, certs, token, insecure=insecure)
         self._wire_dtype = wire_dtype
         self._inbox = Inbox()
         self._stream: TrainingStream | None = None
@@ -98,18 +100,19 @@ class ServerLink:
             ServerUnreachable: Nobody answered within the connect timeout.
             VersionMismatch: The server speaks another protocol version.
         """
-        deadline = time.monotonic() + self.connect_timeout
+        tries = pauses(self.connect_timeout)
         while True:
             try:
                 return self.status_now()
             except ServerUnreachable as error:
-                if time.monotonic() >= deadline:
+                pause = next(tries, None)
+                if pause is None:
                     raise ServerUnreachable(
                         f"no server answers at {self.address} after {self.connect_timeout:g} s: "
                         f"check --server and that hetero-server runs ({error})"
                     ) from None
                 log.warning("waiting for the server at %s: %s", self.address, error)
-                time.sleep(_RETRY_SECONDS)
+                time.sleep(pause)
 
     def status_now(self) -> ServerStatus:
         """Ask what the server trains.
@@ -181,7 +184,13 @@ class ServerLink:
             lambda requests: self._calls.stream("Train", requests, wait_for_ready=True),
             self._inbox,
             self._registration.heartbeat,
+            self._calls.give_up,
         )
+
+    def redial(self) -> None:
+        """Connect anew, after a connection that has failed; what is on its way is kept."""
+        self._hang_up()
+        self._calls.redial()
 
     def next_directive(self) -> Directive:
         """Wait for what to do next. Raises HeteroError when the stream has broken."""

@@ -19,7 +19,9 @@ State = dict[str, Tensor]
 LayerStates = dict[int, State]
 """State dicts by layer number, layer 1 first in the model."""
 
-_MEAN, _VARIANCE = "running_mean", "running_var"
+RUNNING_MEAN, RUNNING_VARIANCE = "running_mean", "running_var"
+BATCHES_TRACKED = "num_batches_tracked"
+"""How the names of BatchNorm's buffers end."""
 
 
 def cross_layer_average(
@@ -58,8 +60,8 @@ def _average_state(holders: Sequence[Mapping[str, Tensor]], weights: Sequence[fl
             for name in holders[0]
         }
         for name in means:
-            if name.endswith(_VARIANCE):
-                mean_name = name.removesuffix(_VARIANCE) + _MEAN
+            if name.endswith(RUNNING_VARIANCE):
+                mean_name = name.removesuffix(RUNNING_VARIANCE) + RUNNING_MEAN
                 if mean_name in means:
                     means[name] = _pooled_variance(holders, weights, name, mean_name, means)
     return means

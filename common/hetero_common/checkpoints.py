@@ -59,6 +59,7 @@ class CheckpointStore:
     def __init__(self, folder: Path, run: str, fingerprint: str) -> None:
         self.folder = folder
         self._owner = {"run": run, "fingerprint": fingerprint}
+        self._verdicts: dict[str, _Verdict] = {}
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Add a checkpoint; it replaces one of the same round.
@@ -73,16 +74,21 @@ class CheckpointStore:
         older = [path for round_, path in self._files() if round_ == checkpoint.round]
         name = f"round{checkpoint.round + 1:07d}-{_digest(data)}.safetensors"
         write_whole(self.folder / name, data)
+        self._verdicts[name] = _Verdict(_stamp(self.folder / name), is_good=True)
         for path in older:
             if path.name != name:
-                path.unlink(missing_ok=True)
+                self._delete(path)
 
     def rounds(self) -> list[int]:
-        """Rounds of which there is a good checkpoint, ascending."""
-        return [checkpoint.round for checkpoint in self._good()][::-1]
+        """Rounds of which there is a good checkpoint, ascending.
+
+        A file is read once, unless its size or time changes: one that is damaged later on may be
+        named here still, until `load` has found out.
+        """
+        return sorted({round_ for round_, path in self._files() if self._is_good(path)})
 
     def load(self, round_: int) -> Checkpoint | None:
-        """The good checkpoint of this round, if there is one."""
+        """The good checkpoint of this round, if there is one; read and checked anew."""
         return next(self._good(round_), None)
 
     def newest(self) -> Checkpoint | None:
@@ -93,7 +99,7 @@ class CheckpointStore:
         """Delete the checkpoints of all rounds before `keep_from`."""
         for round_, path in self._files():
             if round_ < keep_from:
-                path.unlink(missing_ok=True)
+                self._delete(path)
 
     def keep_newest(self, count: int) -> int:
         """Delete all but the newest `count`; returns the oldest round that is left."""
@@ -111,16 +117,30 @@ class CheckpointStore:
 
     def _good(self, only: int | None = None) -> Iterator[Checkpoint]:
         for round_, path in self._files():
-            if only not in (None, round_):
-                continue  # none is read, and hashed, for nothing
-            try:
-                yield self._read(path)
-            except _OfAnotherRun as error:
-                log.debug("checkpoint %s is not used: %s", path, error)
-            except (OSError, SafetensorError, ValueError, KeyError) as error:
-                log.warning("checkpoint %s is not used: %s", path, error)
+            if only in (None, round_):  # none is read, and hashed, for nothing
+                checkpoint = self._read(path)
+                if checkpoint is not None:
+                    yield checkpoint
 
-    def _read(self, path: Path) -> Checkpoint:
+    def _is_good(self, path: Path) -> bool:
+        verdict = self._verdicts.get(path.name)
+        if verdict is not None and verdict.stamp == _stamp(path):
+            return verdict.is_good
+        return self._read(path) is not None
+
+    def _read(self, path: Path) -> Checkpoint | None:
+        """What a file holds, if it is good."""
+        stamp, checkpoint = _stamp(path), None
+        try:
+            checkpoint = self._parse(path)
+        except _OfAnotherRun as error:
+            log.debug("checkpoint %s is not used: %s", path, error)
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            log.warning("checkpoint %s is not used: %s", path, error)
+        self._verdicts[path.name] = _Verdict(stamp, checkpoint is not None)
+        return checkpoint
+
+    def _parse(self, path: Path) -> Checkpoint:
         data = path.read_bytes()
         if _digest(data) not in path.name:
             raise ValueError("it is cut short or damaged")
@@ -128,6 +148,18 @@ class CheckpointStore:
         if {name: metadata.get(name) for name in self._owner} != self._owner:
             raise _OfAnotherRun(f"it belongs to run {metadata.get('run')}, or to another model")
         return Checkpoint(int(metadata["round"]), load(data), json.loads(metadata["record"]))
+
+    def _delete(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self._verdicts.pop(path.name, None)
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What was found in a file that had this size and time."""
+
+    stamp: tuple[int, int]
+    is_good: bool
 
 
 class _OfAnotherRun(Exception):
@@ -147,6 +179,12 @@ def within(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in tensors.items()
         if name.startswith(start)
     }
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in nanoseconds."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _digest(data: bytes) -> str:

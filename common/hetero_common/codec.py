@@ -24,6 +24,11 @@ if sys.byteorder != "little":
 ITEM_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 """Bytes per element of each wire dtype, in the order they are listed everywhere."""
 
+LARGEST_ACTIVATION = 65504.0
+"""Largest absolute value of an activation, and what fp16 can carry. Far larger finite values would
+make BatchNorm's running variance infinite, and with it the layer useless,
+before any loss shows it."""
+
 _TORCH_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _LEVELS = 255
 # Outside these ranges (maximum - minimum) fp32 would overflow, or lose the step to underflow.

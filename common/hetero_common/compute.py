@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from hetero_common.errors import SettingsError
+from hetero_common.errors import NonFinite, SettingsError
 from hetero_common.plan import Plan, StepAt
 from hetero_common.sampling import derive_seed
 
@@ -95,16 +96,25 @@ class Learner:
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
 
-    def step(self, at: StepAt) -> None:
-        """Apply the gradients at the learning rate of this step of the run."""
+    def step(self, at: StepAt) -> float:
+        """Apply the gradients at the learning rate of this step of the run, clipped to the plan.
+
+        Returns:
+            Their norm before clipping, over all parameters together.
+
+        Raises:
+            NonFinite: It is not finite; no weight was changed.
+        """
         if self.optimizer is None:
-            return
+            return 0.0
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, self._plan.grad_clip or math.inf))
+        if not math.isfinite(norm):
+            raise NonFinite("the gradient of this batch")
         rate = self._plan.learning_rate(self._base_lr, at)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        if self._plan.grad_clip:
-            nn.utils.clip_grad_norm_(self._parameters, self._plan.grad_clip)
         self.optimizer.step()
+        return norm
 
     def state(self) -> dict[str, torch.Tensor]:
         """Momentum and the like, `K.NAME` for the K-th parameter in the order they were added."""

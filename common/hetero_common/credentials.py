@@ -47,13 +47,13 @@ def is_loopback(address: str) -> bool:
     return host == "localhost"
 
 
-def certificates_for(address: str, given: Path | None) -> Path | None:
+def certificates_for(address: str, given: Path | None, *, insecure: bool = False) -> Path | None:
     """The directory to use with an address: the given one, else the default one if it exists.
 
     The default is for other machines only, so that programs of one machine find each other as they
-    are.
+    are; and it is left alone where somebody has spelled out that TLS is not wanted.
     """
-    if given is not None or is_loopback(address):
+    if given is not None or insecure or is_loopback(address):
         return given
     default = DEFAULT_DIRECTORY.expanduser()
     return default if default.is_dir() else None

@@ -13,6 +13,7 @@
     ├── Superseded               a newer process has this client's id: this one stops
     ├── Unauthenticated          no credential, or a wrong one: the caller can not come in
     ├── PermissionDenied         a good credential, but another client's
+    ├── Quarantined              this client was sent away for what it sent, and is not let in again
     ├── LimitExceeded            more than was agreed: batches without credit, bytes, rows
     ├── NotTraining              the server only serves, or the run is over
     ├── ServerUnreachable        nobody answers there, or the connection broke
@@ -24,6 +25,8 @@ status codes and back.
 """
 
 from __future__ import annotations
+
+import string
 
 from typing_extensions import Self
 
@@ -96,12 +99,20 @@ class VersionMismatch(Mismatch):
 
 
 class ModelMismatch(Mismatch):
-    """Client and server built different models from the same plan."""
+    """Client and server built different models from the same plan.
+
+    Args:
+        client: What the client calls its model's fingerprint; repeated only if it may be one, since
+            sentences are lines of a log.
+        server: The fingerprint of the server's.
+    """
 
     def __init__(self, client: str, server: str) -> None:
+        is_one = bool(client) and set(client) <= set(string.hexdigits)
+        theirs = f"fingerprint {client[:12]}" if is_one else "a fingerprint that is none"
         super().__init__(
-            f"the client built a model with fingerprint {client[:12]}, the server trains "
-            f"{server[:12]}: install the same model code on both sides"
+            f"the client built a model with {theirs}, the server trains {server[:12]}: "
+            "install the same model code on both sides"
         )
 
 
@@ -136,6 +147,21 @@ class PermissionDenied(HeteroError):
         super().__init__(
             f"this credential is {identity}'s and not {client_id}'s: "
             f"start the client with --client-id {identity}, or give it a credential of its own"
+        )
+
+
+class Quarantined(HeteroError):
+    """What this client has sent was too often far beyond what the others send.
+
+    Args:
+        client_id: Who is sent away, for the rest of the run.
+        what: What was far beyond, in words for its user.
+    """
+
+    def __init__(self, client_id: str, what: str) -> None:
+        super().__init__(
+            f"this run takes nothing more from {client_id}: {what} were too often far beyond those "
+            "of the other clients: check its data and its learning rate"
         )
 
 

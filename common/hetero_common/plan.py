@@ -61,8 +61,9 @@ class Plan(
     """Momentum of SGD."""
     weight_decay: float = Field(5e-4, ge=0)
     """Decay of convolution and linear weights; biases and BatchNorm are not decayed."""
-    grad_clip: float = Field(0.0, ge=0)
-    """Largest norm of one step's gradient, per side; 0: no limit."""
+    grad_clip: float = Field(20.0, ge=0)
+    """Largest norm of one step's gradient, per side; longer ones are scaled down to it. Honest
+    training hardly ever meets the default; 0: no limit."""
     exits: Literal["last", "all"] = "last"
     """Train one exit, after the cut layer, or one after each layer by the mean of their losses."""
     exit_head: ExitHeadKind = "linear"

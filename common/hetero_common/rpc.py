@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# What a stranger sends to the port would be lines of gRPC's own among those of our log.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import grpc
@@ -40,6 +41,7 @@ STATUS: dict[type[errors.HeteroError], grpc.StatusCode] = {
     errors.Superseded: grpc.StatusCode.ABORTED,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.Quarantined: grpc.StatusCode.PERMISSION_DENIED,
     errors.LimitExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.NotTraining: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ServerUnreachable: grpc.StatusCode.UNAVAILABLE,
@@ -58,6 +60,7 @@ CLIENT_OPTIONS = [
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 20_000),
+    ("grpc.use_local_subchannel_pool", 1),  # else a new channel takes the old one's connection
 ]
 SERVER_OPTIONS = [
     ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
@@ -92,8 +95,12 @@ def request_class(method: MethodDescriptor) -> type[Message]:
 
 
 def handler(method: MethodDescriptor, behavior: object) -> Any:
-    """A server's handler of one method. Streamed requests arrive read, unary ones as bytes."""
-    make = getattr(grpc, f"{_arity(method)}_rpc_method_handler")
+    """A server's handler of one method. Requests are an iterator, of bytes where the call has one.
+
+    With a unary handler, grpc.aio never answers a call that ends before its request.
+    """
+    answers = "stream" if method.server_streaming else "unary"
+    make = getattr(grpc, f"stream_{answers}_rpc_method_handler")
     read = frames.deserializer(request_class(method)) if method.client_streaming else None
     return make(behavior, request_deserializer=read, response_serializer=frames.serialize)
 

@@ -65,9 +65,9 @@ def named_layers(model: nn.Sequential) -> list[tuple[str, nn.Module]]:
 
 @contextmanager
 def evaluation(model: nn.Module) -> Iterator[None]:
-    """Run in eval mode without gradients, then give every submodule its own mode back."""
+    """Run in evaluation mode without gradients, then give every submodule its own mode back."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    model.train(False)
     try:
         with torch.no_grad():
             yield

@@ -1,4 +1,4 @@
-"""Weights by layer number as one safetensors blob, on the wire and on disk; never pickle.
+"""Weights by layer number as one safetensors blob, on the wire and on disk.
 
 Tensor names are `layers.K.NAME` for layer K of the model (counted from 1) and `exits.K.NAME` for
 the exit head after layer K.

@@ -9,7 +9,7 @@ import torch
 from google.protobuf.message import Message
 from pydantic import ValidationError
 
-from hetero_common.codec import ITEM_BYTES, Payload, channels, payload_bytes
+from hetero_common.codec import ITEM_BYTES, LARGEST_ACTIVATION, Payload, channels, payload_bytes
 from hetero_common.errors import LimitExceeded, Mismatch, RefusedInput, SettingsError
 from hetero_common.plan import Plan
 from hetero_splitee.v1 import service_pb2, tensor_pb2
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _WIRE_DTYPES = {name: getattr(tensor_pb2, f"WIRE_DTYPE_{name.upper()}") for name in ITEM_BYTES}
 _DTYPE_NAMES = {value: name for name, value in _WIRE_DTYPES.items()}
+
+_TOLD = 8  # dimensions of a wrong shape that are repeated
 
 M = TypeVar("M", bound=Message)
 D = TypeVar("D", bound="DataclassInstance")
@@ -104,16 +106,28 @@ class TensorSchema:
                 f"the agreed wire dtype is {self.wire_dtype}, not {name or 'unknown'}"
             )
         if len(shape) != len(self.item_shape) + 1 or shape[1:] != self.item_shape or shape[0] < 1:
-            raise RefusedInput(f"the agreed activation is (batch, {self.item_shape}), not {shape}")
+            # A shape can be a million numbers long, and this becomes a line of a log.
+            told = shape if len(shape) <= _TOLD else f"one of {len(shape)} dimensions"
+            raise RefusedInput(f"the agreed activation is (batch, {self.item_shape}), not {told}")
         if shape[0] > self.max_rows:
             raise LimitExceeded(
                 f"a batch of {shape[0]} rows is larger than the agreed {self.max_rows}: "
                 "send smaller batches"
             )
-        ranges = channels(shape) if name == "int8" else 0
-        if len(header.minimum) != ranges or len(header.maximum) != ranges:
-            raise RefusedInput(f"a {name} activation of shape {shape} takes {ranges} ranges")
+        _require_ranges(header, shape, name)
         return Announced(header, shape, name)
+
+
+def _require_ranges(header: tensor_pb2.TensorHeader, shape: tuple[int, ...], name: str) -> None:
+    ranges = channels(shape) if name == "int8" else 0
+    if len(header.minimum) != ranges or len(header.maximum) != ranges:
+        raise RefusedInput(f"a {name} activation of shape {shape} takes {ranges} ranges")
+    for low, high in zip(header.minimum, header.maximum, strict=True):
+        if not -LARGEST_ACTIVATION <= low <= high <= LARGEST_ACTIVATION:  # NaN neither
+            raise RefusedInput(
+                f"an int8 range rises from its minimum to its maximum, both within "
+                f"{LARGEST_ACTIVATION:g} of 0: lower the client's learning rate"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

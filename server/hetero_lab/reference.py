@@ -22,6 +22,7 @@ from hetero_client.settings import (
 )
 from hetero_common.plan import Plan
 from hetero_common.settings import Settings
+from hetero_lab.report import ReportSettings
 from hetero_lab.settings import SimulationSettings
 from hetero_server.settings import LimitSettings, ServerSettings, StrategySettings
 
@@ -30,6 +31,7 @@ COMMANDS: dict[str, type[Settings]] = {
     "hetero-client": ClientSettings,
     "hetero-infer": InferenceSettings,
     "hetero-sim": SimulationSettings,
+    "hetero-report": ReportSettings,
 }
 
 _GROUPS: dict[type, str] = {

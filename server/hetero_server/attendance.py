@@ -7,8 +7,9 @@ A round goes on without a client
 - when nothing at all has come from it for as long, and others wait for it.
 
 So a client that is frozen, gone or far too slow delays the others once for that long. What it sent
-in time counts; when it is back, it joins the next round. Who registers and then does not open its
-stream for `patience` is not there either. The time is told from outside.
+in time counts; when it is back, it joins the next round. A client whose batches are queued here is
+neither silent nor slow: it waits for the server. Who registers and then does not open its stream
+for `patience` is not there either. The time is told from outside.
 """
 
 from __future__ import annotations
@@ -64,16 +65,22 @@ class Attendance:
             return
         awaited = engine.roster.awaited()
         missing = [member for member in awaited if not self._is_done(member)]
-        done = len(awaited) - len(missing)
-        late = now - self._since > self.limit()
+        done, limit = len(awaited) - len(missing), self.limit()
+        enough = done and done >= self.quorum * len(awaited) and now - self._since > limit
         for member in missing:
+            if member.queue:
+                continue
             silent = now - self._seen[member.client_id].since
-            if done and done >= self.quorum * len(awaited) and late:
+            if enough:
                 self._release(member, f"{done} of {len(awaited)} are done")
-                return  # the round may be over: the next look sees what has become of it
-            if silent > self.limit() and self._others_wait(member, awaited, done, now):
+            elif silent > limit and self._others_wait(member, awaited, done):
                 self._release(member, f"nothing came from it for {silent:.0f} s")
-                return
+            if (engine.phase, engine.round) != self._stage:
+                return  # the round is over: the next look sees what has become of it
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether the run has been over for so long that nobody's farewell is waited for."""
+        return self.engine.phase is Phase.FINISHED and now - self._since > self.limit()
 
     def _lose_those_without_a_stream(self, now: float) -> None:
         members = self.engine.members.values()
@@ -105,7 +112,7 @@ class Attendance:
     def _note_progress(self, now: float) -> None:
         for member in self.engine.members.values():
             seen = self._seen.get(member.client_id)
-            if seen is None or seen.progress != member.progress:
+            if seen is None or seen.progress != member.progress or member.queue:
                 self._seen[member.client_id] = _Seen(member.progress, now)
 
     def _is_done(self, member: Member) -> bool:
@@ -113,7 +120,7 @@ class Attendance:
             return member.evaluation is not None
         return member.is_done
 
-    def _others_wait(self, member: Member, awaited: list[Member], done: int, now: float) -> bool:
+    def _others_wait(self, member: Member, awaited: list[Member], done: int) -> bool:
         """Whether somebody who is there is held up by this member."""
-        others = [other for other in awaited if other is not member and other.attached]
-        return bool(others) and (done > 0 or self.engine.turn() is member)
+        others = (other.attached and other.is_awaited for other in awaited if other is not member)
+        return any(others) and (done > 0 or self.engine.turn() is member)

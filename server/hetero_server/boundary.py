@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from hetero_common.aggregation import LayerStates, cross_layer_average
 from hetero_common.weights import Weights
+from hetero_server.outliers import Outlier
 from hetero_server.strategies import Strategy
 
 
@@ -17,12 +18,14 @@ class Contribution:
     Attributes:
         weight: Its weight in the averages, e.g. samples since the last aggregation.
         pushed: Layers 1..cut_layer and the exit after it; None unless the round asked for them.
+        steps: How many steps of the round were applied.
     """
 
     client_id: str
     cut_layer: int
     weight: float
     pushed: Weights | None
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,15 @@ class BoundaryResult:
         aggregated: Whether anything was averaged.
         shared: Averaged layers and exits that clients are to pull; None if they keep their own.
         model: The assembled full model, after the last round.
+        norms: Per client, how far what it pushed has moved.
+        left_out: Whose pushed weights are in none of these, and why.
     """
 
     aggregated: bool
     shared: Weights | None
     model: Weights | None
+    norms: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    left_out: Mapping[str, Outlier] = field(default_factory=dict)
 
 
 def cross_boundary(
@@ -76,7 +83,7 @@ def assemble(
     """One whole model: the prefix of one client, the server's layers after its cut, all exits.
 
     The prefix is that of the client with the shallowest cut (of those the one with most samples; a
-    client that was left behind in this round has none to give),
+    client that was left behind in this round, or whose weights were left out, has none to give),
     because the server's layers after that cut were trained on its activations; an average of
     prefixes that were never averaged in training would be nobody's model.
     """

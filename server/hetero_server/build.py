@@ -40,6 +40,7 @@ def build_engine(
         order,
         clients=clients,
         credits=credits,
+        quarantine=settings.quarantine,
         uniform_weights=settings.aggregate_weights == "uniform",
         observe=observe,
         saving=saving,

@@ -17,39 +17,32 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 
 from torch import Tensor
 
 from hetero_common.checkpoints import BEFORE_FIRST, Checkpoint
-from hetero_common.control import (
-    Directive,
-    Evaluate,
-    Evaluation,
-    Finish,
-    RoundDone,
-    StartRound,
-)
+from hetero_common.control import Directive, Evaluate, Evaluation, Finish, RoundDone, StartRound
 from hetero_common.errors import HeteroError, NotTraining, RefusedInput
 from hetero_common.plan import Plan
 from hetero_common.weights import Weights
+from hetero_server import intake
 from hetero_server.boundary import BoundaryResult
 from hetero_server.initial import InitialModel
-from hetero_server.intake import acknowledge_again, is_late, require_batch, require_next
-from hetero_server.members import Ack, Batch, Member, MemberState
+from hetero_server.members import Batch, Member, MemberState
 from hetero_server.orders import Order
 from hetero_server.performer import Performer
 from hetero_server.phase import Phase
+from hetero_server.quarantine import Quarantine
 from hetero_server.roster import Observer, Roster, contributions, missed_directive
 from hetero_server.saving import Saving, restore, save_work
 from hetero_server.shared import SharedWeights
 from hetero_server.strategies import Strategy
+from hetero_server.tally import StepOutcome
 from hetero_server.work import (
     BoundaryWork,
     Outcome,
     Saved,
     SaveWork,
-    StepOutcome,
     StepWork,
     Work,
 )
@@ -67,6 +60,7 @@ class Engine:
         order: Whose batch is next.
         clients: How many must be there before the first round.
         credits: Batches that a client may have unacknowledged.
+        quarantine: Outliers that send a client away for good; 0: never.
         uniform_weights: Let every client count the same in averages, whatever it contributed.
         observe: Told everything worth recording.
         saving: When and where the run is saved; by default it is not.
@@ -81,6 +75,7 @@ class Engine:
         *,
         clients: int = 1,
         credits: int = 4,
+        quarantine: int = 0,
         uniform_weights: bool = False,
         observe: Observer = lambda event, **fields: None,
         saving: Saving | None = None,
@@ -107,6 +102,7 @@ class Engine:
         self._errands: deque[Work] = deque()
         self.roster = Roster(plan, initial, self._errands.append, observe)
         self.members = self.roster.members
+        self._quarantine = Quarantine(plan, self.roster, observe, quarantine)
 
     # What happened outside: coming and going.
 
@@ -125,7 +121,9 @@ class Engine:
             CutLayerOutOfRange: The model has no such cut layer.
             RefusedInput: The shard can not fill a batch.
             NotTraining: The run is over.
+            Quarantined: This client was sent away for what it sent.
         """
+        self._quarantine.require_admitted(client_id)
         over = self.phase is Phase.FINISHED and client_id not in self.members
         if over or self.phase is Phase.SERVING:
             raise NotTraining("no training goes on here: the run is over or only being served")
@@ -186,36 +184,34 @@ class Engine:
         """
         member = self.members[client_id]
         member.progress += 1
-        if is_late(member, round_, self.round) or 0 <= step < member.received:
+        if intake.is_late(member, round_, self.round) or 0 <= step < member.received:
             return False
-        require_next(member, round_, step, self.credits)
-        require_batch(labels, rows, self.plan.classes)
+        intake.require_next(member, round_, step, self.credits)
+        intake.require_batch(labels, rows, self.plan.classes)
         return True
 
     def submit(self, client_id: str, batch: Batch) -> None:
         """Queue a whole batch that `admit` let in; acknowledge one that is not to be applied."""
         member = self.members[client_id]
         if self.admit(client_id, batch.round, batch.step, batch.labels, batch.rows):
-            member.received += 1
-            member.bytes_received += batch.payload.data.nbytes
-            member.queue.append(batch)
-            member.arrivals.append(next(self._arrivals))
-        elif is_late(member, batch.round, self.round) or batch.step < member.applied:
-            member.outbox.append(acknowledge_again(member, batch))
+            member.enqueue(batch, next(self._arrivals))
+        elif intake.is_late(member, batch.round, self.round) or batch.step < member.applied:
+            member.outbox.append(intake.acknowledge_again(member, batch))
         # Otherwise the first copy is still queued, and will be acknowledged for both.
 
     def push(self, client_id: str, round_: int, weights: Weights) -> None:
         """Take a client's prefix and exit of this round, as `read_state` has checked them."""
         member = self.members[client_id]
         member.progress += 1
-        if not is_late(member, round_, self.round):
+        if not intake.is_late(member, round_, self.round):
             member.pushed = weights
 
     def round_done(self, client_id: str, report: RoundDone) -> None:
         """A client has sent everything of a round and has pushed its state, where asked to."""
         member = self.members[client_id]
         member.progress += 1
-        if is_late(member, report.round, self.round):
+        intake.require_report(report)
+        if intake.is_late(member, report.round, self.round):
             return
         if member.received < member.steps:
             raise RefusedInput(f"step {member.received} of round {report.round} is still missing")
@@ -229,29 +225,24 @@ class Engine:
         """A client has evaluated."""
         member = self.members[client_id]
         member.progress += 1
+        intake.require_report(evaluation)
         if member.asked is None or evaluation.round != member.asked.round or member.evaluation:
             raise RefusedInput("no evaluation was asked for")
         member.evaluation = evaluation
-        self._observe(
-            "evaluation",
-            client=client_id,
-            cut_layer=member.cut_layer,
-            bytes_received=member.bytes_received,
-            **asdict(evaluation),
-        )
+        self._observe("evaluation", **member.evaluation_record(evaluation))
         self._advance()
 
     # What there is to compute.
 
     def work(self) -> Work | None:
         """The next piece of computing, or None until something else happens."""
-        if self._errands:
-            return self._errands.popleft()
+        errand = self._quarantine.next_errand(self._errands)
+        if errand is not None:
+            return errand
         member = self.turn()
         if member is None or not member.queue:
             return None
-        member.arrivals.popleft()
-        return StepWork(member, member.queue.popleft())
+        return StepWork(member, member.dequeue())
 
     def turn(self) -> Member | None:
         """Whose batch is next by the order, arrived or not."""
@@ -292,7 +283,7 @@ class Engine:
     def begin(self, checkpoint: Checkpoint | None = None) -> None:
         """Before anything else of a saved run: go on from a checkpoint, or make the first."""
         if checkpoint is None:
-            self._errands.append(save_work(BEFORE_FIRST, (), self.shared, None))
+            self._errands.append(save_work(BEFORE_FIRST, (), self.shared, None, {}))
             return
         self._observe("resumed", round=checkpoint.round)
         if checkpoint.round != BEFORE_FIRST:
@@ -304,6 +295,7 @@ class Engine:
         self.shared.take(restored.shared)
         self.model, self.round = restored.model, checkpoint.round
         self.members |= {member.client_id: member for member in restored.members}
+        self._quarantine.restore(restored.quarantined)
         self._clients = 1
         self._after_boundary()
 
@@ -343,28 +335,30 @@ class Engine:
             member.outbox.append(directive)
 
     def _close_round_when_done(self) -> None:
-        participants, awaited = self.roster.participants(), self.roster.awaited()
+        awaited = self.roster.awaited()
+        if not all(member.is_done for member in awaited):
+            return
+        participants = self.roster.participants()
         if not participants or (not awaited and self.plan.is_last(self.round)):
             self._start_round()  # again, with whoever is there or waits for one
-        elif all(member.is_done for member in awaited):
+        else:
             self.phase = Phase.CLOSING
             given = contributions(participants, self._uniform_weights)
-            self._errands.append(BoundaryWork(self.round, given))
+            self._errands.append(BoundaryWork(self.round, given, self.shared))
 
     def _book_step(self, member: Member, batch: Batch, outcome: StepOutcome) -> None:
         if not member.in_round or member.start is None or member.start.round != batch.round:
             return  # it has left, or was given up and its round has closed meanwhile
-        member.book(batch, outcome.loss, outcome.correct)
-        accuracy = outcome.correct / batch.rows
-        ack = Ack(batch.round, batch.step, outcome.loss, accuracy, feedback=outcome.feedback)
-        member.last_ack = ack if outcome.feedback is not None else None
-        member.outbox.append(ack)
+        member.book(batch, outcome)
+        self._quarantine.judge_step(member, batch, outcome)
         self._advance()
 
     def _book_boundary(self, result: BoundaryResult) -> None:
         participants = self.roster.participants()
         for member in participants:
-            self._observe("round", round=self.round, **member.round_record())
+            moved = result.norms[member.client_id]
+            self._observe("round", round=self.round, **member.round_record(), **moved)
+            self._quarantine.judge_push(member, result.left_out.get(member.client_id), self.round)
         if result.shared is not None:
             self.shared.take(result.shared)
             for member in self.members.values():
@@ -373,7 +367,9 @@ class Engine:
         for member in participants if result.aggregated else ():
             member.pending_samples = 0
         if self._saving is not None and self._saving.is_due(self.round, self.plan):
-            self._errands.append(save_work(self.round, participants, self.shared, self.model))
+            self._errands.append(
+                save_work(self.round, participants, self.shared, self.model, self._quarantine.held)
+            )
         self._after_boundary()
 
     def _after_boundary(self) -> None:

@@ -63,7 +63,7 @@ class Front:
         Raises:
             SettingsError: The address can not be listened on, or may not like this.
         """
-        certs = certs if insecure else certificates_for(listen, certs)
+        certs = certificates_for(listen, certs, insecure=insecure)
         _require_doors(listen, insecure, certs, tokens)
         server = grpc.aio.server(
             options=rpc.SERVER_OPTIONS, maximum_concurrent_rpcs=limits.max_calls + _SPARE_CALLS

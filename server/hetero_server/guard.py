@@ -6,7 +6,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
@@ -16,6 +16,8 @@ from hetero_common import rpc
 from hetero_common.errors import HeteroError, RefusedInput, ServerFault, ServerUnreachable
 from hetero_server.access import Caller, Identify
 from hetero_server.limits import OpenCalls
+
+Requests: TypeAlias = AsyncIterator[Any]
 
 log = logging.getLogger(__name__)
 
@@ -42,25 +44,26 @@ class Guard:
         return grpc.method_handlers_generic_handler(rpc.SERVICE.full_name, handlers)
 
     def _behavior(self, method: MethodDescriptor) -> Callable[..., Any]:
-        async def stream(request: object, context: rpc.ServicerContext) -> AsyncIterator[object]:
+        async def stream(requests: Requests, context: rpc.ServicerContext) -> AsyncIterator[object]:
             async with self._passed(context) as caller:
-                answers = self._serve(method, request, caller)
+                answers = self._serve(method, await _read(method, requests), caller)
                 async with contextlib.aclosing(answers):
                     async for answer in answers:
                         yield answer
 
-        async def call(request: object, context: rpc.ServicerContext) -> object:
+        async def call(requests: Requests, context: rpc.ServicerContext) -> object:
             async with self._passed(context) as caller:
-                answer: Awaitable[object] = self._serve(method, request, caller)
+                given = await _read(method, requests)
+                answer: Awaitable[object] = self._serve(method, given, caller)
                 return await answer
             raise AssertionError("an aborted call does not return")
 
         return stream if method.server_streaming else call
 
-    def _serve(self, method: MethodDescriptor, request: object, caller: Caller) -> Any:
+    def _serve(self, method: MethodDescriptor, given: object, caller: Caller) -> Any:
         if self.servicer is None:
             raise ServerUnreachable("the server is still loading its model: try again")
-        return getattr(self.servicer, method.name)(_read(method, request), caller)
+        return getattr(self.servicer, method.name)(given, caller)
 
     @contextlib.asynccontextmanager
     async def _passed(self, context: rpc.ServicerContext) -> AsyncIterator[Caller]:
@@ -80,10 +83,16 @@ class Guard:
             await rpc.abort(context, ServerFault(fault_id))
 
 
-def _read(method: MethodDescriptor, request: object) -> object:
-    """Unary requests arrive as bytes, so that an unreadable one is refused like any other."""
-    if not isinstance(request, bytes):
-        return request
+async def _read(method: MethodDescriptor, requests: Requests) -> object:
+    """What a method takes: all requests, or the only one.
+
+    That arrives as bytes, so that an unreadable one is refused like any other.
+    """
+    if method.client_streaming:
+        return requests
+    request = await anext(requests, None)
+    if request is None:
+        raise RefusedInput("a call came without its message")
     try:
         return rpc.request_class(method).FromString(request)
     except DecodeError:

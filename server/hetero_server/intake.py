@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
+from hetero_common.control import Report
 from hetero_common.errors import LimitExceeded, RefusedInput, StepGap
 from hetero_server.members import Ack, Batch, Member, MemberState
 
@@ -35,7 +37,7 @@ def require_next(member: Member, round_: int, step: int, credits: int) -> None:
         raise RefusedInput(f"round {round_} has steps 0..{member.steps - 1}, not {step}")
     if step > member.received:
         raise StepGap(round_, step, member.received)
-    if member.received - member.applied >= credits:
+    if member.received - max(member.applied, member.inherited) >= credits:
         raise LimitExceeded(f"more than the agreed {credits} batches are unacknowledged")
 
 
@@ -45,6 +47,18 @@ def require_batch(labels: Sequence[int], rows: int, classes: int) -> None:
         raise RefusedInput(f"a batch has 2 rows at least and a label for each, not {rows}")
     if min(labels) < 0 or max(labels) >= classes:
         raise RefusedInput(f"a label is outside 0..{classes - 1}: check --classes")
+
+
+def require_report(report: Report) -> None:
+    """Raise RefusedInput unless a report holds numbers that can be.
+
+    They are recorded as JSON, which has no NaN and no infinity.
+    """
+    for name, value in vars(report).items():
+        if not math.isfinite(value):
+            raise RefusedInput(f"the report's {name} is {value}: it holds finite numbers only")
+        if name.endswith(("_accuracy", "_share")) and not 0 <= value <= 1:
+            raise RefusedInput(f"the report's {name} is {value:g}: a share lies within 0..1")
 
 
 def acknowledge_again(member: Member, batch: Batch) -> Ack:

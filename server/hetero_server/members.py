@@ -6,14 +6,16 @@ import dataclasses
 import enum
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hetero_common.codec import Payload
 from hetero_common.control import Directive, Evaluate, Evaluation, RoundDone, StartRound
 from hetero_common.errors import HeteroError
+from hetero_common.steps import steps_to_text
 from hetero_common.weights import Weights
+from hetero_server.tally import StepOutcome, Tally
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,21 @@ class Ack:
     feedback: Payload | None = None
 
 
+class Outbox(deque["Directive | Ack | HeteroError"]):
+    """What a client is to be told, oldest first; an error ends its stream.
+
+    Attributes:
+        wake: Called whenever something is added.
+    """
+
+    wake: Callable[[], None] = staticmethod(lambda: None)
+
+    def append(self, item: Directive | Ack | HeteroError) -> None:
+        """Add what it is to be told next."""
+        super().append(item)
+        self.wake()
+
+
 @dataclass
 class Member:
     """A client of the run, as one of its processes: another process of the same id is its heir.
@@ -78,12 +95,14 @@ class Member:
         start: What it was told to train last.
         asked: What it was told to evaluate last.
         received: Steps of the current round that have arrived, in order.
+        inherited: ... from the process before it; they take none of its credits.
         applied: Steps of the current round that the server model has taken, in this order.
         arrivals: Of each queued batch, its place in the order of arrival over all clients.
-        outbox: What it is to be told, oldest first; an error ends its stream.
+        outbox: What it is to be told.
         last_ack: Kept for a copy of the step, where it has feedback.
         needs_pull: Its weights are behind the shared ones.
         pending_samples: Samples applied since the last aggregation; its weight there.
+        tally: Sums over the applied steps of the current round.
         progress: Grows with everything that comes from it and moves the run on.
     """
 
@@ -102,10 +121,11 @@ class Member:
     start: StartRound | None = None
     asked: Evaluate | None = None
     received: int = 0
+    inherited: int = 0
     applied_steps: list[int] = field(default_factory=list)
     queue: deque[Batch] = field(default_factory=deque)
     arrivals: deque[int] = field(default_factory=deque)
-    outbox: deque[Directive | Ack | HeteroError] = field(default_factory=deque)
+    outbox: Outbox = field(default_factory=Outbox)
     last_ack: Ack | None = None
     needs_pull: bool = True
     pushed: Weights | None = None
@@ -114,9 +134,7 @@ class Member:
     pending_samples: int = 0
     samples: int = 0
     bytes_received: int = 0
-    loss_sum: float = 0.0
-    correct: int = 0
-    round_samples: int = 0
+    tally: Tally = field(default_factory=Tally)
     progress: int = 0
     _heir: Member | None = None
 
@@ -134,13 +152,22 @@ class Member:
             self.state = state
 
     def succeed(self) -> Member:
-        """Another process of this client takes over, with everything but what was to be said."""
-        self._heir = dataclasses.replace(
-            self, state=MemberState.REGISTERED, attached=False, outbox=deque()
+        """Another process of this client takes over, with everything but what was to be said.
+
+        Batches that are still queued have to be sent again: the heir does not know of them, and
+        uses all its credits.
+        """
+        heir = dataclasses.replace(
+            self, state=MemberState.REGISTERED, attached=False, outbox=Outbox()
         )
+        if heir.report is None:  # else there is no batch to come
+            heir.received -= len(heir.queue)
+            heir.drop_queue()
+        heir.inherited = heir.received
         self.queue, self.arrivals, self.applied_steps = deque(), deque(), []  # the heir's by now
         self.received = 0
-        return self._heir
+        self._heir = heir
+        return heir
 
     @property
     def current(self) -> Member:
@@ -170,39 +197,60 @@ class Member:
         self.in_round, self.released, self.start = True, False, start
         if self.completed is None:
             self.first_round, self.completed = start.round, start.round - 1
-        self.received = self.round_samples = self.correct = 0
+        self.received = self.inherited = 0
         self.applied_steps = []
-        self.loss_sum = 0.0
+        self.tally = Tally()
         self.report = self.pushed = self.last_ack = self.evaluation = self.asked = None
+
+    def enqueue(self, batch: Batch, arrival: int) -> None:
+        """Queue the next batch of the round; `arrival` is its place among those of all clients."""
+        self.received += 1
+        self.bytes_received += batch.payload.data.nbytes
+        self.queue.append(batch)
+        self.arrivals.append(arrival)
+
+    def dequeue(self) -> Batch:
+        """Its oldest batch, to be applied."""
+        self.arrivals.popleft()
+        return self.queue.popleft()
 
     def drop_queue(self) -> None:
         """Forget batches that will not be applied."""
         self.queue.clear()
         self.arrivals.clear()
 
-    def book(self, batch: Batch, loss: float, correct: int) -> None:
-        """Count one applied step."""
+    def book(self, batch: Batch, outcome: StepOutcome) -> None:
+        """Count one applied step, and acknowledge it."""
         self.applied_steps.append(batch.step)
         self.samples += batch.rows
         self.pending_samples += batch.rows
-        self.round_samples += batch.rows
-        self.loss_sum += loss * batch.rows
-        self.correct += correct
+        self.tally.add(outcome, batch.rows)
+        accuracy = outcome.correct / batch.rows
+        ack = Ack(batch.round, batch.step, outcome.loss, accuracy, feedback=outcome.feedback)
+        self.last_ack = ack if outcome.feedback is not None else None
+        self.outbox.append(ack)
 
     def round_record(self) -> dict[str, Any]:
-        """What is recorded of its round; losses and accuracies are means over the samples."""
-        report, samples = self.report, max(1, self.round_samples)
+        """What is recorded of its round."""
+        report = self.report
         return {
             "client": self.client_id,
             "cut_layer": self.cut_layer,
-            "samples": self.round_samples,
             "steps": self.steps,
-            "applied": ranges(self.applied_steps),
-            "server_loss": self.loss_sum / samples,
-            "server_train_accuracy": self.correct / samples,
+            "applied": steps_to_text(self.applied_steps),
+            **self.tally.record(),
             "exit_loss": report.exit_loss if report else None,
             "exit_train_accuracy": report.exit_accuracy if report else None,
             "bytes_received": self.bytes_received,
+        }
+
+    def evaluation_record(self, evaluation: Evaluation) -> dict[str, Any]:
+        """What is recorded of an evaluation of its own."""
+        return {
+            "client": self.client_id,
+            "cut_layer": self.cut_layer,
+            "bytes_received": self.bytes_received,
+            **dataclasses.asdict(evaluation),
         }
 
 
@@ -211,14 +259,3 @@ KEPT_FIELDS = (
     *("pending_samples", "samples", "bytes_received"),
 )
 """Fields of a member that a checkpoint keeps."""
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Numbers in their order, runs of successive ones as `first-last`: `0-7`, `0-2,5,5`."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from hetero_common import codec
 from hetero_common.compute import seed_step
 from hetero_common.errors import RefusedInput
 from hetero_common.plan import Plan, StepAt
-from hetero_server.boundary import cross_boundary
+from hetero_server.boundary import BoundaryResult, cross_boundary
 from hetero_server.members import Batch, Member
 from hetero_server.strategies import Strategy
+from hetero_server.tally import StepOutcome
+from hetero_server.updates import sift
 from hetero_server.work import (
     BoundaryWork,
+    ForgetWork,
     JoinWork,
     LeaveWork,
     Outcome,
-    StepOutcome,
     StepWork,
     Work,
 )
@@ -46,15 +50,22 @@ class Performer:
                     return self._step(member, batch)
                 except RefusedInput as error:
                     return error
-            case BoundaryWork(round_, contributions):
-                return cross_boundary(
-                    self._strategy,
-                    contributions,
-                    round_,
-                    average_clients=self._plan.averages_clients,
-                    last=self._plan.is_last(round_),
-                )
+            case ForgetWork(member):
+                self._strategy.forget_statistics(member.client_id)
+            case BoundaryWork():
+                return self._cross(work)
         return None
+
+    def _cross(self, work: BoundaryWork) -> BoundaryResult:
+        sifted = sift(work.contributions, work.shared)
+        result = cross_boundary(
+            self._strategy,
+            sifted.contributions,
+            work.round,
+            average_clients=self._plan.averages_clients,
+            last=self._plan.is_last(work.round),
+        )
+        return dataclasses.replace(result, norms=sifted.norms, left_out=sifted.left_out)
 
     def _step(self, member: Member, batch: Batch) -> StepOutcome:
         activation = codec.decode(batch.payload)
@@ -64,4 +75,10 @@ class Performer:
         result = self._strategy.step(member.client_id, activation, labels, at)
         feedback = result.feedback
         payload = None if feedback is None else codec.encode(feedback, self._plan.wire)
-        return StepOutcome(result.loss, result.correct, payload)
+        return StepOutcome(
+            result.loss,
+            result.correct,
+            payload,
+            result.gradient_norm,
+            result.activation_peak,
+        )

@@ -61,9 +61,7 @@ class Roster:
     def gather(self) -> list[Member]:
         """Who is counted on in a new round: those that are there, and those that may come back."""
         for member in self.members.values():
-            member.in_round = member.attached or (
-                member.is_awaited and member.state is MemberState.STALE
-            )
+            member.in_round = member.attached or member.is_awaited
             if member.in_round:
                 self.house(member)
             elif member.state is MemberState.STALE:
@@ -197,6 +195,7 @@ def contributions(participants: Sequence[Member], uniform: bool) -> list[Contrib
             member.cut_layer,
             1.0 if uniform else float(member.pending_samples),
             member.pushed,
+            member.applied,
         )
         for member in participants
     ]

@@ -13,7 +13,6 @@ from typing import TypeVar
 from hetero_common.errors import ServerUnreachable
 from hetero_server.attendance import Attendance
 from hetero_server.engine import Engine
-from hetero_server.members import Member
 from hetero_server.phase import Phase
 
 T = TypeVar("T")
@@ -82,7 +81,6 @@ class Runner:
         self._attendance = attendance
         self._idle_timeout = idle_timeout
         self._changed = asyncio.Event()
-        self._watchers: dict[int, tuple[Member, asyncio.Event]] = {}
         self._over = asyncio.Event()
 
     async def run(self) -> None:
@@ -105,6 +103,8 @@ class Runner:
             await asyncio.sleep(_LOOK_SECONDS)
             if self._attendance is not None:
                 self._attendance.look(clock())
+                if self._attendance.is_overdue(clock()):
+                    self._over.set()
             if self.engine.roster.attached() or self.engine.phase is Phase.WAITING:
                 somebody = clock()
             elif clock() - somebody > self._idle_timeout:
@@ -120,22 +120,14 @@ class Runner:
         self._over.set()
 
     def changed(self) -> None:
-        """The engine was told something: there may be work, and outboxes may be filled."""
+        """The engine was told something: there may be work."""
         self._changed.set()
-        for member, event in self._watchers.values():
-            if member.outbox:
-                event.set()
         if self.engine.is_over:
             self._over.set()
 
-    def watch(self, member: Member) -> asyncio.Event:
-        """An event that is set whenever the member has to be told something."""
-        return self._watchers.setdefault(id(member), (member, asyncio.Event()))[1]
-
-    def unwatch(self, member: Member) -> None:
-        """The member's stream has ended."""
-        self._watchers.pop(id(member), None)
-
     async def over(self) -> None:
-        """Wait until the last round is done and every client has taken its leave, or deserted."""
+        """Wait until the last round is done and every client has taken its leave, or deserted.
+
+        One that does neither is waited for as a round would.
+        """
         await self._over.wait()

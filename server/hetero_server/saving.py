@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +67,11 @@ class Saving:
 
 
 def save_work(
-    round_: int, participants: Sequence[Member], shared: Weights, model: Weights | None
+    round_: int,
+    participants: Sequence[Member],
+    shared: Weights,
+    model: Weights | None,
+    quarantined: Mapping[str, str],
 ) -> SaveWork:
     """What is to be written down of a run whose round has just closed."""
     members = [
@@ -78,7 +82,8 @@ def save_work(
     tensors = nested("shared", shared.flat())
     if model is not None:
         tensors |= nested("model", model.flat())
-    return SaveWork(round_, {"members": members}, tensors)
+    record = {"members": members, "quarantined": dict(quarantined)}
+    return SaveWork(round_, record, tensors)
 
 
 def require_resumable(run: Path, plan: Plan) -> str:
@@ -108,6 +113,7 @@ class Restored:
     shared: Weights
     model: Weights | None
     members: list[Member]
+    quarantined: Mapping[str, str]
 
 
 def restore(checkpoint: Checkpoint, strategy: Strategy) -> Restored:
@@ -124,4 +130,5 @@ def restore(checkpoint: Checkpoint, strategy: Strategy) -> Restored:
         Weights.from_flat(within("shared", checkpoint.tensors)),
         Weights.from_flat(model) if model else None,
         members,
+        checkpoint.record.get("quarantined", {}),  # checkpoints of old versions have none
     )

@@ -114,7 +114,8 @@ class HeteroSplitService:
         member = self._sessions.member(caller)
         if member.attached:
             raise LimitExceeded("this session has a training stream already")
-        wake = self.runner.watch(member)
+        wake = asyncio.Event()
+        member.outbox.wake = wake.set
         pulse = Pulse(wake, self.runner.heartbeat)
         reader = asyncio.create_task(self._take(member, pulse.heard(requests)))
         reader.add_done_callback(lambda _: wake.set())
@@ -138,7 +139,6 @@ class HeteroSplitService:
             reader.result()
         finally:
             pulse.stop()
-            self.runner.unwatch(member)
             self._drop(member, _farewell(reader))
             reader.cancel()
 

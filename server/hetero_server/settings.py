@@ -25,6 +25,9 @@ class StrategySettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     """Rounds between cross-layer aggregations of the replicas (averaging)."""
     aggregate_weights: Literal["samples", "uniform"] = "samples"
     """What a client counts in averages: the samples it contributed, or the same as any other."""
+    quarantine: int = Field(8, ge=0, le=32)
+    """Outliers among a client's last 32 steps, or its last 32 pushed weights, that send it away for
+    the rest of the run; 0: never."""
 
 
 class LimitSettings(BaseModel, frozen=True, use_attribute_docstrings=True):

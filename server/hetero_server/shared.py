@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from hetero_common.aggregation import BATCHES_TRACKED, RUNNING_MEAN, RUNNING_VARIANCE
+from hetero_common.codec import LARGEST_ACTIVATION
+from hetero_common.errors import RefusedInput
 from hetero_common.weights import Weights
+
+_MOST_TIMES = 100.0
+_USUAL_RMS = 0.1
+_MOST_BATCHES = 2**31
 
 
 @dataclass
@@ -27,13 +37,75 @@ class SharedWeights(Weights):
         """The weights that a client with this cut layer has pushed.
 
         Raises:
-            RefusedInput: They do not match the agreed schema, or are not finite.
+            RefusedInput: They do not match the agreed schema, are not finite, or are no result of
+                training.
         """
         weights = Weights.from_bytes(data)
         weights.require_like(self.for_cut(cut_layer))
+        _require_sane(weights, self.for_cut(cut_layer))
         return weights
 
     def take(self, averaged: Weights) -> None:
         """Go on with these averages, of the layers and exits that they hold."""
         self.layers |= averaged.layers
         self.exits |= averaged.exits
+
+
+def paired(pushed: Weights, before: Weights) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Each tensor that was pushed, with the one that its client has begun with, by their names.
+
+    In the order of the names: a file may be read in any.
+    """
+    flat = before.flat()
+    for name, tensor in sorted(pushed.flat().items()):
+        yield name, tensor, flat[name]
+
+
+def linear(name: str, tensor: Tensor) -> Tensor:
+    """Variances as deviations, in the unit of all other values."""
+    return tensor.sqrt() if name.endswith(RUNNING_VARIANCE) else tensor
+
+
+def norm(tensor: Tensor) -> float:
+    """The norm of a tensor, the same to the last bit in every memory layout."""
+    return float(tensor.contiguous().norm())
+
+
+def _require_sane(pushed: Weights, before: Weights) -> None:
+    """Refuse values that no training gives, whatever the others push.
+
+    - A weight's RMS is at most 100 times that of the shared one, or of 0.1 where that is smaller
+      (biases begin at 0).
+    - BatchNorm's means and deviations are at most `LARGEST_ACTIVATION`, its variances not negative.
+    - BatchNorm's counters are not negative, and have gone on by at most 2^31.
+
+    Args:
+        pushed: Of the schema of `before`, finite.
+        before: What the client has begun with.
+
+    Raises:
+        RefusedInput: A tensor is none of these.
+    """
+    for name, tensor, old in paired(pushed, before):
+        if name.endswith(BATCHES_TRACKED):
+            if bool((tensor < 0).any()) or bool((tensor - old > _MOST_BATCHES).any()):
+                raise RefusedInput(f"{name} is negative, or has gone on by more than 2^31")
+        elif name.endswith((RUNNING_MEAN, RUNNING_VARIANCE)):
+            if name.endswith(RUNNING_VARIANCE) and bool((tensor < 0).any()):
+                raise RefusedInput(f"{name} is negative, which no variance is")
+            _require_rms(name, linear(name, tensor), LARGEST_ACTIVATION)
+        elif tensor.is_floating_point():
+            _require_rms(name, tensor, _MOST_TIMES * max(_rms(old), _USUAL_RMS))
+
+
+def _rms(tensor: Tensor) -> float:
+    return norm(tensor) / math.sqrt(max(1, tensor.numel()))
+
+
+def _require_rms(name: str, tensor: Tensor, most: float) -> None:
+    rms = _rms(tensor)
+    if rms > most:
+        raise RefusedInput(
+            f"the RMS of {name} is {rms:.3g}, and at most {most:.3g} is taken: lower the client's "
+            "learning rate"
+        )

@@ -12,14 +12,11 @@ from torch import Tensor, nn
 
 from hetero_common.aggregation import LayerStates
 from hetero_common.checkpoints import nested, within
+from hetero_common.codec import LARGEST_ACTIVATION
 from hetero_common.compute import Compute, Learner
 from hetero_common.errors import NonFinite, RefusedInput
 from hetero_common.plan import Plan, StepAt
 from hetero_common.weights import Weights, layer_states, load_states
-
-LARGEST_ACTIVATION = 65504.0
-"""What fp16 can carry. Far larger finite values would make BatchNorm's running variance infinite,
-and with it the layer useless, before any loss shows it."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +28,15 @@ class StepResult:
         correct: Images of the batch that were classified right.
         feedback: (B, ...) gradient of the loss at the activation, or (B, classes) logits, fp32 on
             the CPU; None unless the plan asks for one.
+        gradient_norm: Of all layers that took part, before clipping.
+        activation_peak: Largest absolute value of the activation.
     """
 
     loss: float
     correct: int
     feedback: Tensor | None
+    gradient_norm: float = 0.0
+    activation_peak: float = 0.0
 
 
 class Suffix:
@@ -52,6 +53,7 @@ class Suffix:
         self._compute = compute
         self._layers: dict[int, nn.Module] = {}
         self._learner = Learner(plan, plan.server_lr, ())
+        self._buffers_before: list[tuple[Tensor, Tensor]] = []
         self.extend(layers)
 
     @property
@@ -77,38 +79,47 @@ class Suffix:
 
         Raises:
             RefusedInput: A value is beyond `LARGEST_ACTIVATION`; nothing was changed.
-            NonFinite: The loss is not finite; no weight was changed.
+            NonFinite: The loss or its gradient is not finite; no weight was changed.
         """
-        low, high = torch.aminmax(activation)
-        if max(-low, high) > LARGEST_ACTIVATION:
-            raise RefusedInput(
-                f"an activation is beyond {LARGEST_ACTIVATION:g}: lower the client's learning rate"
-            )
+        largest = _require_bounded(activation)
         wants_gradient = self._plan.feedback == "gradient"
         entering = self._compute.place(activation).detach().requires_grad_(wants_gradient)
         targets = self._compute.place(labels)
         self._learner.zero_grad()
+        self._buffers_before = self._copy_buffers(cut_layer)
         with self._compute.autocast():
             logits = self._forward(entering, cut_layer, training=True)
             loss = F.cross_entropy(logits, targets)
         if not math.isfinite(loss.detach()):
             raise NonFinite("the server's loss on this batch")
         loss.backward()  # type: ignore[no-untyped-call]
-        self._learner.step(at)
+        norm = self._learner.step(at)
         correct = int((logits.detach().argmax(dim=1) == targets).sum())
         feedback = {"gradient": entering.grad, "logits": logits.detach(), "none": None}
         returned = feedback[self._plan.feedback]
         return StepResult(
-            float(loss.detach()), correct, None if returned is None else returned.float().cpu()
+            float(loss.detach()),
+            correct,
+            None if returned is None else returned.float().cpu(),
+            norm,
+            largest,
         )
+
+    @torch.no_grad()
+    def forget_statistics(self) -> None:
+        """Put BatchNorm's statistics back to before the last step; its weights stay as they are."""
+        for buffer, before in self._buffers_before:
+            buffer.copy_(before)
 
     @torch.no_grad()
     def predict(self, activation: Tensor, cut_layer: int) -> Tensor:
         """Class probabilities (B, classes), fp32 on the CPU, of an activation (B, ...).
 
         Raises:
-            RefusedInput: The cut layer lies before the first layer held.
+            RefusedInput: The cut layer lies before the first layer held, or a value is beyond
+                `LARGEST_ACTIVATION`.
         """
+        _require_bounded(activation)
         if cut_layer + 1 not in self._layers:
             raise RefusedInput(f"the server has no layer {cut_layer + 1} yet: cut deeper")
         with self._compute.autocast():
@@ -133,8 +144,24 @@ class Suffix:
         """Take over the state of those layers that are held."""
         load_states(self._layers, states)
 
+    def _copy_buffers(self, cut_layer: int) -> list[tuple[Tensor, Tensor]]:
+        """The buffers that a step from this cut layer changes, each with a copy."""
+        layers = (layer for number, layer in self._layers.items() if number > cut_layer)
+        return [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers()]
+
     def _forward(self, activation: Tensor, cut_layer: int, *, training: bool) -> Tensor:
         for number, layer in self._layers.items():
             if number > cut_layer:
                 activation = layer.train(training)(activation)
         return activation
+
+
+def _require_bounded(activation: Tensor) -> float:
+    """The largest absolute value of an activation; RefusedInput if it is too large."""
+    low, high = torch.aminmax(activation)
+    largest = float(max(-low, high))
+    if largest > LARGEST_ACTIVATION:
+        raise RefusedInput(
+            f"an activation is beyond {LARGEST_ACTIVATION:g}: lower the client's learning rate"
+        )
+    return largest

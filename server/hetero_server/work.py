@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from hetero_common.codec import Payload
 from hetero_common.errors import HeteroError
 from hetero_server.boundary import BoundaryResult, Contribution
 from hetero_server.members import Batch, Member
+from hetero_server.shared import SharedWeights
+from hetero_server.tally import StepOutcome
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,19 @@ class StepWork:
 
 
 @dataclass(frozen=True)
+class ForgetWork:
+    """The last step was the member's, and an outlier: BatchNorm's statistics are to forget it."""
+
+    member: Member
+
+
+@dataclass(frozen=True)
 class BoundaryWork:
-    """All members have finished the round: aggregate."""
+    """All members have finished the round: aggregate; what they began it with is `shared`."""
 
     round: int
     contributions: list[Contribution]
+    shared: SharedWeights
 
 
 @dataclass(frozen=True)
@@ -60,14 +69,5 @@ class Saved:
     failed: str | None
 
 
-@dataclass(frozen=True)
-class StepOutcome:
-    """A batch was applied: mean loss, images classified right, and what the client gets back."""
-
-    loss: float
-    correct: int
-    feedback: Payload | None
-
-
-Work = JoinWork | LeaveWork | StepWork | BoundaryWork | SaveWork
+Work = JoinWork | LeaveWork | StepWork | ForgetWork | BoundaryWork | SaveWork
 Outcome = StepOutcome | BoundaryResult | Saved | HeteroError | None

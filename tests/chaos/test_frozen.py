@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hetero_common.rundir import METRICS_FILE, read_events
+import pytest
+
+from chaos.fleet import wait_for
+from hetero_common.audit import audit
+from hetero_common.rundir import read_events, read_plan
 
 if TYPE_CHECKING:
     from chaos.conftest import Launch
@@ -19,15 +22,7 @@ MODEL = (
 )
 
 
-def wait_for(run: Path, kind: str, **fields: object) -> None:
-    """Wait until such an event is recorded."""
-    while True:
-        events = read_events(run) if (run / METRICS_FILE).exists() else []
-        if any(e["event"] == kind and fields.items() <= e.items() for e in events):
-            return
-        time.sleep(0.02)
-
-
+@pytest.mark.slow
 def test_a_frozen_client_is_left_behind_and_joins_again(launch: Launch, tmp_path: Path) -> None:
     run = tmp_path / "server"
     with ExitStack() as stack:
@@ -61,3 +56,4 @@ def test_a_frozen_client_is_left_behind_and_joins_again(launch: Launch, tmp_path
     )
     others = [e["round"] for e in events if e["event"] == "round" and e["client"] == "client-1"]
     assert others == list(range(600)), "nobody else has missed a round"
+    assert audit(events, read_plan(run)).findings == []

@@ -158,6 +158,8 @@ class HostileStrategy:
         self.steps += 1
         return StepResult(-1e30, 0, torch.full_like(activation, 3e38))
 
+    def forget_statistics(self, client_id: str) -> None: ...
+
     def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
         return {}
 

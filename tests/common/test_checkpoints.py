@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,61 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_sentence(
     assert back.round == 1
     (record,) = caplog.records
     assert record.getMessage() == f"checkpoint {newest} is not used: it is cut short or damaged"
+
+
+def count_reads(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that are read from now on, as they are read."""
+    reads: list[str] = []
+    read_bytes = Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        reads.append(path.name)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    return reads
+
+
+def test_rounds_are_found_without_reading_a_file_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = a_store(tmp_path)
+    reads = count_reads(store, monkeypatch)
+    store.write(at(1))
+    assert (store.rounds(), reads) == ([1], []), "it has been written just now"
+    later = a_store(tmp_path)
+    assert (later.rounds(), later.rounds()) == ([1], [1])
+    assert len(reads) == 1
+    store.write(at(2))
+    assert later.rounds() == [1, 2]
+    assert len(reads) == 2
+
+
+def test_a_checkpoint_that_changes_is_looked_at_again(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    store.write(at(1))
+    assert store.rounds() == [1]
+    (path,) = files(store)
+    good = path.read_bytes()
+    path.write_bytes(good[:-7])
+    assert store.rounds() == []
+    path.write_bytes(good)
+    assert store.rounds() == [1]
+
+
+def test_damage_that_leaves_no_trace_is_found_when_it_matters(tmp_path: Path) -> None:
+    """A bit that flips on the disk changes neither the size of a file nor its time."""
+    store = a_store(tmp_path)
+    store.write(at(1))
+    store.write(at(2))
+    path = files(store)[-1]
+    status, data = path.stat(), bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert store.rounds() == [1, 2]
+    assert store.load(2) is None
+    assert store.rounds() == [1], "from now on it is known"
 
 
 def test_a_checkpoint_of_another_run_is_not_used(

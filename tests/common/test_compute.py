@@ -10,14 +10,16 @@ from torch import Tensor, nn
 
 from hetero_common import compute
 from hetero_common.compute import Compute, Learner, seed_step, seeded
-from hetero_common.errors import SettingsError
+from hetero_common.errors import NonFinite, SettingsError
 from hetero_common.plan import Plan, StepAt
 
 START = StepAt(0, 0, 4)
 
 
 def plan(**changes: object) -> Plan:
-    return Plan.model_validate({"lr_schedule": "constant", "momentum": 0.9} | changes)
+    """Gradients here are drawn, and far longer than those of training: not clipped by default."""
+    agreed = {"lr_schedule": "constant", "momentum": 0.9, "grad_clip": 0}
+    return Plan.model_validate(agreed | changes)
 
 
 def module(seed: int = 0) -> nn.Module:
@@ -176,6 +178,35 @@ def test_a_gradient_is_clipped_to_its_norm_over_all_layers(limit: float) -> None
     for now, then, grad in zip(after, before, raw, strict=True):
         delta = (now - then).double()
         torch.testing.assert_close(delta, -0.1 * scale * grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("limit", [0, 0.5, 1e6])
+def test_a_step_returns_the_norm_of_its_gradient_before_clipping(limit: float) -> None:
+    part = module(1)
+    gradients(list(part.parameters()), 3)
+    raw = [p.grad.double() for p in part.parameters() if p.grad is not None]
+    norm = math.sqrt(sum(float(grad.square().sum()) for grad in raw))
+    assert Learner(plan(grad_clip=limit), 0.1, [part]).step(START) == pytest.approx(norm, rel=1e-5)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e30])  # the last has no norm in fp32
+@pytest.mark.parametrize("limit", [0, 1.0])
+def test_a_gradient_that_is_not_finite_changes_no_weight(limit: float, bad: float) -> None:
+    part = module(1)
+    learner = Learner(plan(grad_clip=limit), 0.1, [part])
+    gradients(list(part.parameters()), 0)
+    learner.step(START)
+    before, state = values(part), learner.state()
+    gradients(list(part.parameters()), 1)
+    grad = next(part.parameters()).grad
+    assert grad is not None
+    grad.view(-1)[0] = bad
+    with pytest.raises(NonFinite, match="the gradient of this batch holds NaN or infinity"):
+        learner.step(START)
+    for now, then in zip(values(part), before, strict=True):
+        assert torch.equal(now, then)
+    for name, tensor in learner.state().items():
+        assert torch.equal(tensor, state[name])
 
 
 def test_clipping_counts_only_gradients_of_this_step() -> None:

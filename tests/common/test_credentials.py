@@ -101,5 +101,7 @@ def test_the_default_directory_is_for_other_machines_and_only_if_it_exists(
     default.mkdir(parents=True)
     assert certificates_for("192.0.2.7:1", None) == default
     assert certificates_for("localhost:1", None) is None
+    assert certificates_for("192.0.2.7:1", None, insecure=True) is None
+    assert certificates_for("192.0.2.7:1", tmp_path, insecure=True) == tmp_path
     for address in ("localhost:1", "192.0.2.7:1"):
         assert certificates_for(address, tmp_path) == tmp_path

@@ -15,6 +15,7 @@ from hetero_common.errors import (
     ModelMismatch,
     NonFinite,
     PermissionDenied,
+    Quarantined,
     ServerFault,
     ServerUnreachable,
     StepGap,
@@ -53,12 +54,25 @@ WITH_A_SENTENCE_OF_THEIR_OWN: list[tuple[HeteroError, str]] = [
         "the client built a model with fingerprint aaaaaaaaaaaa, the server trains bbbbbbbbbbbb: "
         "install the same model code on both sides",
     ),
+    *(
+        (
+            ModelMismatch(told, "b" * 64),
+            "the client built a model with a fingerprint that is none, the server trains "
+            "bbbbbbbbbbbb: install the same model code on both sides",
+        )
+        for told in ("", "a\n12:00:00 ERROR   fault")
+    ),
     (
         PermissionDenied("board-2", "board-1"),
         "this credential is board-1's and not board-2's: start the client with --client-id "
         "board-1, or give it a credential of its own",
     ),
     (Superseded("a"), "a newer process registered as a: this one can stop"),
+    (
+        Quarantined("board-2", "its activations"),
+        "this run takes nothing more from board-2: its activations were too often far beyond those "
+        "of the other clients: check its data and its learning rate",
+    ),
     (ServerFault("c0ffee"), "the server failed; its log has the details under id c0ffee"),
 ]
 

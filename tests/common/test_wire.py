@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from typing import get_type_hints
 
 import pytest
@@ -143,6 +144,38 @@ def test_an_int8_tensor_without_a_range_per_channel_is_refused(low: int, high: i
     announced = header(tensor_pb2.WIRE_DTYPE_INT8, minimum=(0.0,) * low, maximum=(1.0,) * high)
     with pytest.raises(RefusedInput, match=r"takes 3 ranges"):
         TensorSchema("int8", (3, 2, 2), max_rows=8).admit(announced)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        (1.0, 0.5),
+        (math.nan, 1.0),
+        (0.0, math.nan),
+        (0.0, math.inf),
+        (-math.inf, 0.0),
+        (0.0, 65600.0),
+        (-1e38, 0.0),
+    ],
+)
+def test_an_int8_range_that_no_training_gives_is_refused_before_its_bytes(
+    low: float, high: float
+) -> None:
+    minimum, maximum = (0.0, low, 0.0), (1.0, high, 1.0)
+    announced = header(tensor_pb2.WIRE_DTYPE_INT8, minimum=minimum, maximum=maximum)
+    with pytest.raises(RefusedInput) as caught:
+        TensorSchema("int8", (3, 2, 2), max_rows=8).admit(announced)
+    assert str(caught.value) == (
+        "an int8 range rises from its minimum to its maximum, both within 65504 of 0: lower the "
+        "client's learning rate"
+    )
+
+
+def test_an_int8_range_may_be_a_point_and_reach_the_largest_activation() -> None:
+    ends = (-65504.0, 0.0, 65504.0)
+    announced = header(tensor_pb2.WIRE_DTYPE_INT8, minimum=ends, maximum=ends)
+    tensor = TensorSchema("int8", (3, 2, 2), max_rows=8).admit(announced)
+    assert codec.decode(tensor.payload(memoryview(bytearray(8 * 12)))).amax() == 65504
 
 
 @pytest.mark.parametrize("rows", [9, 2**32 - 1])

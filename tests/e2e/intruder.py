@@ -122,7 +122,8 @@ class Intruder:
 
     def waits_for_round(self) -> None:
         """The round has begun, and with it waits for this client too."""
-        start = next(self._stream).message.start_round
+        messages = (frame.message for frame in self._stream)
+        start = next(m for m in messages if m.HasField("start_round")).start_round  # or a heartbeat
         assert (start.round, start.steps, start.push_state) == (0, STEPS, True)
 
     def sends(self, messages: Sequence[object]) -> Refusal:
@@ -136,8 +137,7 @@ class Intruder:
         return Weights.from_bytes(b"".join(frame.chunk for frame in chunks))
 
     def pushes(self, data: bytes, round_: int = 0) -> Refusal:
-        head = pb.PushStateRequest(header=pb.StateHeader(round=round_, bytes=len(data)))
-        return self.refusal("PushState", frames(head, memoryview(data)))
+        return refusal_of(lambda: self._push(data, round_))
 
     def pulls(self) -> Refusal:
         return refusal_of(lambda: self._call("PullState", pb.PullStateRequest()))
@@ -152,6 +152,10 @@ class Intruder:
     def closes(self) -> None:
         self._outgoing.put(HANG_UP)
         self._stream.cancel()
+
+    def _push(self, data: bytes, round_: int) -> object:
+        head = pb.PushStateRequest(header=pb.StateHeader(round=round_, bytes=len(data)))
+        return self._call("PushState", iter(frames(head, memoryview(data))))
 
     def _call(self, name: str, requests: object) -> Any:
         method = rpc.callable_for(self._channel, name)

@@ -58,6 +58,11 @@ STREAM_OFFENCES: dict[str, tuple[list[object], grpc.StatusCode, str]] = {
     ),
     "another shape": ([batch(activation=header(BATCH, 4, 4, 5))], INVALID, "the agreed activation"),
     "fewer dimensions": ([batch(activation=header(BATCH, 64))], INVALID, "the agreed activation"),
+    "a hundred thousand dimensions": (
+        [batch(activation=header(*[7] * 100_000))],
+        INVALID,
+        "not one of 100000 dimensions",
+    ),
     "no dimensions": ([batch(activation=header())], INVALID, "the agreed activation"),
     "another wire dtype": (
         [batch(activation=header(BATCH, *SHAPE, dtype=tensor_pb2.WIRE_DTYPE_BF16))],
@@ -78,6 +83,11 @@ STREAM_OFFENCES: dict[str, tuple[list[object], grpc.StatusCode, str]] = {
         [batch(), activation_of(-float("inf"))],
         INVALID,
         "a tensor holds NaN or infinity",
+    ),
+    "an absurd activation": (
+        [batch(), activation_of(-1e5)],
+        INVALID,
+        "an activation is beyond 65504",
     ),
     "more bytes than announced": (
         [batch(), GOOD[:1000], GOOD],
@@ -128,6 +138,16 @@ def poisoned(weights: Weights) -> bytes:
     return weights.to_bytes()
 
 
+def absurd(weights: Weights) -> bytes:
+    weights.layers[1]["conv.weight"] *= 1e4
+    return weights.to_bytes()
+
+
+def of_negative_variance(weights: Weights) -> bytes:
+    weights.layers[CUT]["bn.running_var"] -= 2
+    return weights.to_bytes()
+
+
 def reshaped(weights: Weights) -> bytes:
     weights.layers[1]["conv.weight"] = weights.layers[1]["conv.weight"][:, :, :1]
     return weights.to_bytes()
@@ -145,6 +165,8 @@ def pushing(spoil: Callable[[Weights], bytes]) -> Callable[[Intruder], Refusal]:
 # What is called within a session, beside its training stream, during round 0.
 SESSION_OFFENCES: dict[str, tuple[Callable[[Intruder], Refusal], grpc.StatusCode, str]] = {
     "infinite weights": (pushing(poisoned), INVALID, "NaN or infinity"),
+    "absurd weights": (pushing(absurd), INVALID, "the RMS of layers.1.conv.weight is "),
+    "a negative variance": (pushing(of_negative_variance), INVALID, "is negative"),
     "weights of another shape": (pushing(reshaped), INVALID, "names, shapes and dtypes"),
     "weights of another cut layer": (pushing(shallower), INVALID, "names, shapes and dtypes"),
     "a pickle": (pushing(lambda _: pickle.dumps([1, 2])), INVALID, "safetensors"),
@@ -225,6 +247,11 @@ CALL_OFFENCES: dict[str, tuple[Offence, grpc.StatusCode, str]] = {
         PRECONDITION,
         "the client built a model with fingerprint 0123456789ab, the server trains ",
     ),
+    "a fingerprint that would be a line of the log": (
+        registers(fingerprint="a\n12:00:00 ERROR   fault"),
+        PRECONDITION,
+        "the client built a model with a fingerprint that is none",
+    ),
     "a cut layer that is none": (
         registers(cut_layer=6),
         PRECONDITION,
@@ -292,6 +319,11 @@ CALL_OFFENCES: dict[str, tuple[Offence, grpc.StatusCode, str]] = {
         predicts(pb.PredictRequest(activation=header(BATCH, *SHAPE)), activation_of(float("nan"))),
         INVALID,
         "a tensor holds NaN or infinity",
+    ),
+    "predicting from an absurd activation": (
+        predicts(pb.PredictRequest(activation=header(BATCH, *SHAPE)), activation_of(1e5)),
+        INVALID,
+        "an activation is beyond 65504",
     ),
     "predicting garbage": (predicts(Garbage()), INVALID, "a message could not be read"),
 }

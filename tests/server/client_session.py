@@ -19,6 +19,7 @@ class Session:
         acked: How many of them are acknowledged.
         round: The last round it was told to train.
         step: The next step of that round.
+        first_step: The first step of that round that it was to send.
         acked_of_round: How many steps of that round are acknowledged.
         start: What started that round, until its end is reported.
         asked: The evaluation it owes.
@@ -34,6 +35,7 @@ class Session:
     acked: int = 0
     round: int = -1
     step: int = 0
+    first_step: int = 0
     acked_of_round: int = 0
     start: StartRound | None = None
     asked: Evaluate | None = None
@@ -65,7 +67,8 @@ class Session:
                     assert told.round > self.round or self.is_heir
                     self.start, self.round = told, told.round
                     # Of what had arrived before a break, some acknowledgements are gone with it.
-                    self.step, self.acked_of_round = told.first_step, self.member.applied
+                    self.step = self.first_step = told.first_step
+                    self.acked_of_round = self.member.applied
                     self.completed = max(self.completed, told.round - 1)
                 case Evaluate():
                     assert (self.start, self.asked) == (None, None)

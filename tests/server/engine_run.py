@@ -39,6 +39,7 @@ class FakeStrategy:
         aggregate_every: Rounds between aggregations of the clients' replicas; 0: there are none.
         applied: Client, step and first value of the activation of each batch.
         drawn: What each step drew from torch's generator.
+        forgotten: Client and step of which BatchNorm's statistics were to forget.
     """
 
     aggregate_every: int = 0
@@ -46,6 +47,7 @@ class FakeStrategy:
     applied: list[tuple[str, StepAt, float]] = field(default_factory=list)
     drawn: dict[tuple[str, StepAt], float] = field(default_factory=dict)
     feedback: Tensor | None = None
+    forgotten: list[tuple[str, int]] = field(default_factory=list)
 
     def add(self, client_id: str, cut_layer: int) -> None:
         self.clients[client_id] = cut_layer
@@ -57,7 +59,11 @@ class FakeStrategy:
         assert client_id in self.clients, "a step of a client that was never added"
         self.applied.append((client_id, at, float(activation[0, 0])))
         self.drawn[client_id, at] = float(torch.rand(()))
-        return StepResult(loss=0.5, correct=1, feedback=self.feedback)
+        peak = float(activation.abs().max())
+        return StepResult(0.5, 1, self.feedback, gradient_norm=2.0, activation_peak=peak)
+
+    def forget_statistics(self, client_id: str) -> None:
+        self.forgotten.append((client_id, self.applied[-1][1].step))
 
     def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
         if not self.aggregate_every or (round_ + 1) % self.aggregate_every:
@@ -99,6 +105,7 @@ class Run:
         clients: int = 1,
         *,
         credits: int = 4,
+        quarantine: int = 0,
         order: Order = arrival,
         uniform_weights: bool = False,
         saving: Saving | None = None,
@@ -114,6 +121,7 @@ class Run:
             order,
             clients=clients,
             credits=credits,
+            quarantine=quarantine,
             uniform_weights=uniform_weights,
             observe=lambda event, **fields: self.events.append((event, fields)),
             saving=saving,
@@ -182,3 +190,13 @@ def drain(member: Member) -> list[object]:
     told = list[object](member.outbox)
     member.outbox.clear()
     return told
+
+
+def a_pair(rounds: int = 3) -> Run:
+    """Two clients in round 1, nothing of it sent."""
+    run = Run(clients=2, rounds=rounds)
+    run.join("a")
+    run.join("b")
+    run.round("a", "b")
+    run.heard("a"), run.heard("b")
+    return run

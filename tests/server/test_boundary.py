@@ -63,6 +63,9 @@ class FakeStrategy:
     def step(self, client_id: str, activation: Tensor, labels: Tensor, at: StepAt) -> StepResult:
         raise AssertionError("not at a boundary")
 
+    def forget_statistics(self, client_id: str) -> None:
+        raise AssertionError("not at a boundary")
+
     def predict(self, activation: Tensor, cut_layer: int, client_id: str | None) -> Tensor:
         raise AssertionError("not at a boundary")
 

@@ -251,8 +251,9 @@ def test_a_token_does_not_go_out_unencrypted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(SettingsError, match="does not go out unencrypted"):
-        ServerLink("192.0.2.7:1", token="x")
+    for insecure in (False, True):
+        with pytest.raises(SettingsError, match="does not go out unencrypted"):
+            ServerLink("192.0.2.7:1", token="x", insecure=insecure)
 
 
 # Who asks for too much, or too early.

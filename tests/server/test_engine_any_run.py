@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from hetero_common.audit import audit
 from hetero_common.control import RoundDone
 from hetero_common.errors import (
     LimitExceeded,
@@ -99,7 +100,8 @@ class AnyRun(RuleBasedStateMachine):
         return any(member.report and member.applied < member.steps for member in awaited)
 
     def has_credit(self, session: Session) -> bool:
-        return session.step - session.acked_of_round < self.engine.credits
+        settled = max(session.acked_of_round, session.first_step)
+        return session.step - settled < self.engine.credits
 
     def evaluating(self) -> list[Session]:
         return [session for session in self.attached() if session.asked]
@@ -210,21 +212,23 @@ class AnyRun(RuleBasedStateMachine):
         ]
 
     @precondition(lambda self: self.missing())
-    @rule(pick=st.integers(0, 9), keeps_its_state=st.booleans())
-    def return_(self, pick: int, keeps_its_state: bool = True) -> None:
+    @rule(pick=st.integers(0, 9), keeps_its_state=st.booleans(), attach=st.booleans())
+    def return_(self, pick: int, keeps_its_state: bool = True, attach: bool = True) -> None:
         lost = choose(self.missing(), pick)
         held = (lost.completed,) if keeps_its_state else ()
         if self.engine.phase is Phase.FINISHED and lost.member.state is not MemberState.STALE:
             return
         cut_layer = lost.member.cut_layer
+        queued = 0 if lost.member.report else len(lost.member.queue)  # it is to be sent again
         member = self.engine.register(lost.client_id, cut_layer, 64, held)
         session = Session(member)
         if lost.member.current is member:
             session.is_heir, session.round, session.completed = True, lost.round, lost.completed
-            session.sent, lost.sent, lost.acked = lost.sent, [], 0
+            session.sent, lost.sent, lost.acked = lost.sent[: len(lost.sent) - queued], [], 0
             session.may_be_sent_away = lost.may_be_sent_away
         self.sessions.append(session)
-        self.engine.attach(lost.client_id)
+        if attach:
+            self.engine.attach(lost.client_id)
 
     def waited_for(self) -> list[Session]:
         return [session for session in self.missing() if session.member.is_awaited]
@@ -286,7 +290,9 @@ class AnyRun(RuleBasedStateMachine):
         for session in self.sessions:
             member = session.member
             assert len(member.queue) == len(member.arrivals)
-            assert len(member.queue) <= member.received - member.applied <= self.engine.credits
+            settled = max(member.applied, member.inherited)
+            assert member.received - settled <= self.engine.credits
+            assert len(member.queue) <= min(self.engine.credits, member.received - member.applied)
             is_over = member.state in (MemberState.LEFT, MemberState.EVICTED)
             assert not (is_over and member.current is member and member.queue)
 
@@ -336,6 +342,8 @@ class AnyRun(RuleBasedStateMachine):
         for session in self.attached():
             self.engine.detach(session.client_id, MemberState.LEFT)
         assert self.engine.is_over
+        events = ({"event": kind, **fields} for kind, fields in self.run.events)
+        assert audit(events, self.engine.plan).findings == []
 
     def go_on(self) -> None:
         """One thing that is to be done next."""

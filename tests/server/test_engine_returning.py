@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import pytest
 import torch
 
 from hetero_common.control import Evaluate, Finish, StartRound
-from hetero_common.errors import RefusedInput, Superseded
-from hetero_server.attendance import Attendance
+from hetero_common.errors import LimitExceeded, RefusedInput, Superseded
 from hetero_server.engine import Phase
 from hetero_server.members import Ack, Member, MemberState
 from hetero_server.work import LeaveWork
-from server.engine_run import Run, a_batch, an_evaluation, drain
+from server.engine_run import Run, a_batch, a_pair, an_evaluation, drain
 
 # Vanishing, and coming back.
 
@@ -27,16 +24,6 @@ def come_back(run: Run, client_id: str, *held: int, cut_layer: int = 1) -> Membe
 
 def vanish(run: Run, client_id: str) -> None:
     run.engine.detach(client_id, MemberState.STALE)
-
-
-def a_pair(rounds: int = 3) -> Run:
-    """Two clients in round 1, nothing of it sent."""
-    run = Run(clients=2, rounds=rounds)
-    run.join("a")
-    run.join("b")
-    run.round("a", "b")
-    run.heard("a"), run.heard("b")
-    return run
 
 
 def test_a_round_waits_for_who_has_vanished() -> None:
@@ -65,6 +52,20 @@ def test_who_is_back_hears_its_round_again_and_what_has_arrived_of_it() -> None:
     assert run.engine.round == 2
     applied = [(who, at.round, at.step) for who, at, _ in run.strategy.applied if who == "b"]
     assert applied == [("b", 0, 0), ("b", 0, 1), ("b", 1, 0), ("b", 1, 1)]
+
+
+def test_a_round_begins_with_who_has_registered_again_and_not_opened_its_stream_yet() -> None:
+    run = a_pair()
+    run.train("b")
+    vanish(run, "b")
+    back = run.engine.register("b", 1, 64, (0, 1))
+    run.train("a")
+    run.work()
+    assert (run.phase(), run.engine.round) == (Phase.TRAINING, 2)
+    run.train("a")
+    assert run.work() == [], "the round waits"
+    run.engine.attach("b")
+    assert drain(back) == [StartRound(2, 2, pull_state=True, push_state=True)]
 
 
 def test_what_was_queued_is_applied_while_its_client_is_away() -> None:
@@ -137,8 +138,43 @@ def test_the_newer_of_two_processes_goes_on_and_the_older_is_told() -> None:
     (error,) = drain(old)
     assert isinstance(error, Superseded)
     assert old.state is MemberState.EVICTED
-    assert drain(new)[0] == StartRound(1, 2, pull_state=True, push_state=True, first_step=1)
-    assert len(new.queue) == 1
+    assert drain(new)[0] == StartRound(1, 2, pull_state=True, push_state=True)
+    assert len(new.queue) == 0, "it sends again what was queued, with credits of its own"
+
+
+@pytest.mark.parametrize("computing", [0, 1])
+def test_who_is_back_has_all_its_credits(computing: int) -> None:
+    """Whatever is still queued of it, or being computed: it does not know."""
+    run = Run(credits=2, steps_per_round=6)
+    run.join("a")
+    run.work()
+    run.send("a", 0, 1)
+    work = run.engine.work() if computing else None
+    vanish(run, "a")
+    back = come_back(run, "a", -1)
+    (start,) = drain(back)
+    assert isinstance(start, StartRound)
+    assert start.first_step == computing
+    run.send("a", computing, computing + 1)
+    with pytest.raises(LimitExceeded):
+        run.send("a", computing + 2)
+    assert len(back.queue) == 2, "memory is bounded as ever"
+    if work is not None:
+        run.engine.settle(work, run.engine.perform(work))
+    run.work()
+    assert [at.step for _, at, _ in run.strategy.applied] == list(range(computing + 2))
+
+
+def test_what_is_queued_behind_a_report_is_kept() -> None:
+    run = a_pair()
+    run.send("b", 0, 1)
+    run.done("b")
+    vanish(run, "b")
+    back = come_back(run, "b", 0, 1)
+    assert drain(back) == [], "there is nothing left to do for it"
+    run.train("a")
+    run.work()
+    assert run.engine.round == 2
 
 
 def test_a_step_that_comes_twice_while_it_is_queued_is_acknowledged_once() -> None:
@@ -261,103 +297,3 @@ def test_the_server_layers_of_who_stays_away_are_given_up_with_the_round() -> No
     run.round("a")
     run.work()
     assert set(run.strategy.clients) == {"a", "b"}
-
-
-@dataclass
-class Watch:
-    """A run under observation, with a clock of its own."""
-
-    run: Run
-    quorum: float = 0.5
-    now: float = 0.0
-    attendance: Attendance = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.attendance = Attendance(self.run.engine, patience=60.0, quorum=self.quorum)
-        self.attendance.look(self.now)
-
-    def wait(self, seconds: float) -> None:
-        for _ in range(int(seconds)):
-            self.now += 1.0
-            self.attendance.look(self.now)
-
-    def released(self) -> list[str]:
-        return [fields["client"] for name, fields in self.run.events if name == "released"]
-
-
-def test_a_frozen_client_delays_the_others_for_as_long_as_the_patience_lasts() -> None:
-    watch = Watch(a_pair())
-    watch.run.train("a")
-    watch.wait(60)
-    assert watch.released() == []
-    watch.wait(1)
-    assert watch.released() == ["b"]
-    assert watch.run.phase() is Phase.CLOSING
-
-
-def test_who_makes_progress_is_released_only_if_a_quorum_is_done() -> None:
-    run = Run(clients=3, steps_per_round=200)
-    for client_id in "abc":
-        run.join(client_id)
-    watch = Watch(run, quorum=0.6)
-    run.train("a")
-    for step in range(90):
-        run.send("b", step)
-        run.send("c", step)
-        run.work()
-        watch.wait(1)
-    assert watch.released() == []
-    run.train_from("b", 90)
-    watch.wait(1)
-    assert watch.released() == ["c"]
-
-
-def test_nobody_is_released_whom_nobody_waits_for() -> None:
-    run = Run()
-    run.join("a")
-    watch = Watch(run)
-    watch.wait(1000)
-    assert watch.released() == []
-
-
-def test_who_registers_and_opens_no_stream_is_forgotten_after_the_patience() -> None:
-    run = Run(clients=2)
-    watch = Watch(run)
-    run.engine.register("a", 1, 64)
-    run.join("b")
-    watch.wait(30)
-    again = run.engine.register("a", 1, 64)  # another process: its time begins now
-    watch.wait(60)
-    assert run.member("a") is again
-    watch.wait(2)
-    assert list(run.engine.members) == ["b"], "who has opened its stream may wait for others"
-    assert again.state is MemberState.STALE
-
-
-def test_patience_grows_with_the_length_of_the_rounds() -> None:
-    watch = Watch(Run(clients=2, rounds=20))
-    run = watch.run
-    run.join("a")
-    run.join("b")
-    for seconds in (100, 110, 90, 105):
-        for step in range(2):
-            run.send("a", step)
-            run.send("b", step)
-        run.work()
-        watch.wait(seconds)
-        run.done("a", "b")
-        run.work()
-    assert 105 < watch.attendance.limit() < 150
-
-
-def test_patience_does_not_grow_by_waiting_in_vain() -> None:
-    watch = Watch(Run(clients=2, rounds=20))
-    run = watch.run
-    run.join("a")
-    run.join("b")
-    for _ in range(5):
-        run.train("a")
-        watch.wait(62)
-        run.work()
-    assert watch.released() == ["b"] * 5
-    assert watch.attendance.limit() == 60

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import re
+
 import pytest
 import torch
 
@@ -41,6 +45,45 @@ def test_a_round_is_not_done_without_the_weights_that_were_asked_for() -> None:
     run.work()
     with pytest.raises(RefusedInput, match="ends with the client's weights: push them"):
         run.engine.round_done("a", RoundDone(0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("loss", "accuracy", "reason"),
+    [
+        (math.nan, 0.5, "exit_loss is nan"),
+        (math.inf, 0.5, "exit_loss is inf"),
+        (1.0, math.nan, "exit_accuracy is nan"),
+        (1.0, 1.5, "exit_accuracy is 1.5: a share lies within 0..1"),
+        (1.0, -0.1, "exit_accuracy is -0.1"),
+    ],
+)
+def test_a_report_of_numbers_that_can_not_be_is_refused_and_not_recorded(
+    loss: float, accuracy: float, reason: str
+) -> None:
+    run = Run()
+    run.join("a")
+    run.send("a", 0, 1)
+    run.work()
+    run.push("a")
+    with pytest.raises(RefusedInput, match=re.escape(reason)):
+        run.engine.round_done("a", RoundDone(0, loss, accuracy))
+    assert run.member("a").report is None
+
+
+def test_an_evaluation_of_numbers_that_can_not_be_is_refused_and_not_recorded() -> None:
+    run = Run(rounds=1)
+    run.join("a")
+    run.train("a")
+    run.work()
+    good = an_evaluation(0)
+    for wrong in (
+        dataclasses.replace(good, server_accuracy=2.0),
+        dataclasses.replace(good, offload_share=-1.0),
+        dataclasses.replace(good, threshold=math.nan),
+    ):
+        with pytest.raises(RefusedInput, match="the report's"):
+            run.engine.evaluated("a", wrong)
+    assert "evaluation" not in [name for name, _ in run.events]
 
 
 def test_weights_of_the_last_round_do_not_count_again() -> None:
@@ -273,9 +316,16 @@ def test_a_run_records_what_happened() -> None:
         "applied": "0-1",
         "server_loss": 0.5,
         "server_train_accuracy": 0.5,
+        "gradient_norm": 2.0,
+        "gradient_norm_max": 2.0,
+        "activation_peak": 0.0,
+        "activation_peak_max": 0.0,
+        "outliers": 0,
         "exit_loss": 0.25,
         "exit_train_accuracy": 0.75,
         "bytes_received": 4 * 16,
+        "update_norm": 0.0,
+        "buffers_norm": 0.0,
     }
     assert fields["evaluation"]["server_accuracy"] == 0.6
     assert fields["left"] == {"client": "a", "state": "LEFT", "round": 1}

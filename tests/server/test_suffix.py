@@ -177,6 +177,76 @@ def test_no_finite_activation_makes_a_layer_infinite(
             assert torch.isfinite(value).all(), (number, name)
 
 
+@pytest.mark.parametrize("beyond", [65536.0, -65536.0])
+def test_a_prediction_takes_what_a_step_takes(
+    build: Callable[..., Suffix], make_batch: MakeBatch, beyond: float
+) -> None:
+    suffix = build(2)
+    activation, labels = make_batch(2, 0)
+    activation[3, 1, 2, 0] = beyond
+    for call in (
+        lambda: suffix.predict(activation, 2),
+        lambda: suffix.train_step(activation, labels, 2, AT),
+    ):
+        with pytest.raises(RefusedInput) as caught:
+            call()
+        assert str(caught.value) == (
+            "an activation is beyond 65504: lower the client's learning rate"
+        )
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.01])
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_step_returns_the_size_of_its_gradient_and_of_its_activation(
+    build: Callable[..., Suffix],
+    make_batch: MakeBatch,
+    initial: InitialModel,
+    cut: int,
+    clip: float,
+) -> None:
+    activation, labels = make_batch(cut, 0)
+    activation[2] *= -7
+    whole = plain(initial, cut)
+    F.cross_entropy(whole(activation), labels).backward()  # type: ignore[no-untyped-call]
+    squares = [
+        float(p.grad.double().square().sum()) for p in whole.parameters() if p.grad is not None
+    ]
+    result = build(1, grad_clip=clip).train_step(activation, labels, cut, AT)
+    assert result.gradient_norm == pytest.approx(sum(squares) ** 0.5, rel=1e-4)
+    assert result.activation_peak == float(activation.abs().max())
+
+
+def test_a_clipped_step_moves_the_weights_no_further_than_its_limit(
+    build: Callable[..., Suffix], make_batch: MakeBatch
+) -> None:
+    """Noise at the head, behind the last BatchNorm, where nothing else makes it smaller."""
+    suffix = build(5, grad_clip=2.0)
+    activation, labels = make_batch(5, 0)
+    before = suffix.states()
+    result = suffix.train_step(1000 * activation, labels, 5, AT)
+    after = suffix.states()
+    moved = sum(float((after[6][name] - before[6][name]).square().sum()) for name in after[6])
+    assert result.gradient_norm > 100
+    assert moved**0.5 == pytest.approx(0.1 * 2.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_statistics_can_be_put_back_to_before_the_last_step(
+    build: Callable[..., Suffix], make_batch: MakeBatch, cut: int
+) -> None:
+    suffix = build(1, momentum=0.9)
+    suffix.train_step(*make_batch(1, 0), 1, AT)
+    before = suffix.states()
+    suffix.train_step(1000 * make_batch(cut, 1)[0], make_batch(cut, 1)[1], cut, AT)
+    trained = suffix.states()
+    suffix.forget_statistics()
+    for number, state in suffix.states().items():
+        for name, value in state.items():
+            is_buffer = "running" in name or "tracked" in name
+            expected = before if is_buffer else trained
+            assert torch.equal(value, expected[number][name]), (number, name)
+
+
 def test_a_prediction_from_before_the_first_layer_is_refused(
     build: Callable[..., Suffix], make_batch: MakeBatch
 ) -> None:

@@ -54,6 +54,10 @@ class Averaging:
         replica = self._replicas[client_id]
         return replica.train_step(activation, labels, replica.first - 1, at)
 
+    def forget_statistics(self, client_id: str) -> None:
+        """Of the client's own replica."""
+        self._replicas[client_id].forget_statistics()
+
     def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
         """All replicas, in the rounds that aggregate."""
         if not last and (round_ + 1) % self._aggregate_every:

@@ -27,6 +27,9 @@ class Strategy(Protocol):
     def step(self, client_id: str, activation: Tensor, labels: Tensor, at: StepAt) -> StepResult:
         """Train on one mini-batch of a client: activation (B, ...), labels (B,) int64."""
 
+    def forget_statistics(self, client_id: str) -> None:
+        """Put BatchNorm's statistics back to before the last step, which was this client's."""
+
     def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
         """Per client, the server layers that take part in the aggregation after `round_`."""
 

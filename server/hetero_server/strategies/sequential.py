@@ -41,6 +41,10 @@ class Sequential:
         """One step of the shared model, entered at the client's cut layer."""
         return self._suffix.train_step(activation, labels, self._cuts[client_id], at)
 
+    def forget_statistics(self, client_id: str) -> None:
+        """Of the shared model."""
+        self._suffix.forget_statistics()
+
     def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
         """The shared model is already common to all clients: nothing to average."""
         return {}

@@ -1,0 +1,233 @@
+"""A server that trains, and attackers that say anything at all to it meanwhile.
+
+What an attacker can change depends on how far it comes:
+
+- whoever has no session, or one without a training stream, changes nothing: with the order
+  `interleaved`, all weights are those of the run without it, bit for bit;
+- whoever joins a round and breaks the protocol is sent away, and with `averaging` that round and
+  all others end as if it had never been there. (With `sequential` its good batches have reached
+  the shared model by then; and an order looks at who takes part.)
+
+In both, every refused call ends with a documented status and one harmless sentence, no process
+fails, and the server's memory stays what it was.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import psutil
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from chaos.attacks import call_of
+from chaos.fleet import bits
+from chaos.siege import Siege
+from e2e.commands import LOG_LINE, SMALL
+from e2e.intruder import BATCH, DATA, STEPS
+from hetero_common.rundir import MODEL_FILE
+
+if TYPE_CHECKING:
+    from chaos.conftest import Launch, Process
+    from conftest import Simulate
+
+CUTS = (2, 3)
+AGREED = (*SMALL, "--batch-size", str(BATCH), "--steps-per-round", str(STEPS))
+INTERLEAVED = ("--order", "interleaved")
+AVERAGING = ("--strategy", "averaging", "--client-aggregation", "round", "--eval-every", "7")
+GROWTH = 0.05
+"""Of the server's memory, at most."""
+_LOOK_EVERY = 10  # attacks
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much: rounds of the run, calls made up before it, attacks (at least) beside it."""
+
+    rounds: int
+    made_up: int
+    attacks: int
+
+
+SCALES = [
+    pytest.param(Scale(16, 60, 300), id="few"),
+    pytest.param(
+        Scale(400, 2000, 20_000),
+        id="many",
+        marks=(pytest.mark.slow, pytest.mark.timeout(600)),
+    ),
+]
+
+
+class Field:
+    """A server, two honest clients, and a siege."""
+
+    def __init__(
+        self, launch: Launch, folder: Path, stack: ExitStack, scale: Scale, agreed: tuple[str, ...]
+    ) -> None:
+        self.scale = scale
+        self.folder = folder
+        self._launch, self._stack = launch, stack
+        self._clients: list[Process] = []
+        self._held = False
+        flags = (*agreed, "--rounds", str(scale.rounds), "--patience", "600")
+        run = ("--clients", str(len(CUTS)), "--run-dir", str(folder / "server"))
+        listen = ("--listen", "127.0.0.1:0")
+        self.server = stack.enter_context(launch("hetero-server", *listen, *run, *flags))
+        self.channel = stack.enter_context(grpc.insecure_channel(self.server.address))
+        self.siege = Siege.of(self.channel, self.server.address, "stranger")
+
+    def begin(self) -> None:
+        """Let the honest clients come, and train for a while."""
+        for number, cut in enumerate(CUTS, start=1):
+            flags = (
+                *("--server", self.server.address, "--cut-layer", str(cut), *DATA),
+                *("--client-id", f"client-{number}", "--shard", f"{number}/{len(CUTS)}"),
+                *("--run-dir", str(self.folder / f"client-{number}")),
+            )
+            self._clients.append(self._stack.enter_context(self._launch("hetero-client", *flags)))
+        self.wait_for_round(2)
+
+    def wait_for_round(self, number: int) -> None:
+        while self.siege.round() < number:
+            time.sleep(0.02)
+
+    def strikes(self) -> Iterator[random.Random]:
+        """One draw for each attack, while the run goes on beside them.
+
+        The run gets on with the attacks, since a client is stopped whenever it is ahead of them:
+        it trains from the first to the last, and is over after them.
+        """
+        first = self.siege.round()
+        for number in range(self.scale.attacks):
+            yield random.Random(f"attack {number}")
+            if number % _LOOK_EVERY == 0:
+                span = 0.8 * self.scale.rounds - first
+                self._hold(self.siege.round() > first + span * number / self.scale.attacks)
+        self._hold(False)
+
+    def _hold(self, is_ahead: bool) -> None:
+        if is_ahead != self._held:
+            self._clients[-1].signal(signal.SIGSTOP if is_ahead else signal.SIGCONT)
+            self._held = is_ahead
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the server's memory."""
+        return int(psutil.Process(self.server.pid).memory_info().rss)
+
+    def require_same(self, undisturbed: Path) -> None:
+        """All end well, with these weights, and the server's log has refusals and no failure."""
+        for process in self._clients:
+            assert process.finish().code == 0
+        done = self.server.finish()
+        assert done.code == 0
+        log = done.stderr.splitlines()
+        assert all(LOG_LINE.match(line) for line in log)
+        assert not [line for line in log if " ERROR " in line or "fault" in line]
+        assert bits(self.folder / "server" / MODEL_FILE) == bits(undisturbed / MODEL_FILE)
+        for number in range(1, len(CUTS) + 1):
+            name = f"client-{number}"
+            ours = bits(self.folder / name / MODEL_FILE)
+            assert ours == bits(undisturbed / f"{name}.safetensors")
+
+
+@contextmanager
+def field_of(launch: Launch, folder: Path, scale: Scale, *flags: str) -> Iterator[Field]:
+    with ExitStack() as stack:
+        yield Field(launch, folder, stack, scale, (*AGREED, *flags))
+
+
+def undisturbed_run(simulate: Simulate, scale: Scale, *flags: str) -> Path:
+    cuts = ("--clients", str(len(CUTS)), "--cut-layers", ",".join(map(str, CUTS)))
+    return simulate(*cuts, *AGREED, *flags, "--rounds", str(scale.rounds), *DATA)
+
+
+def say_anything(siege: Siege, examples: int) -> None:
+    """Messages made up from their descriptors, by nobody or in a session of their own."""
+
+    @settings(
+        max_examples=examples,
+        phases=(Phase.generate,),
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(call_of(), st.booleans())
+    def say(call: tuple[str, list[bytes]], in_session: bool) -> None:
+        method, messages = call
+        session = siege.registers("inner") if in_session else None
+        siege.leaves_again(method, siege.call(method, messages, session))
+
+    say()
+
+
+def attack_from_outside(siege: Siege, draw: random.Random, session: str, dead: str) -> None:
+    match draw.randrange(6):
+        case 0 | 1:
+            siege.attacks_without_a_session(draw)
+        case 2:
+            siege.attacks_beside_training(draw, session)
+        case 3:
+            siege.replays(draw, dead)
+        case 4:
+            siege.abandons(draw, draw.choice((None, session)))
+        case _:
+            siege.knocks(draw)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_who_has_no_place_in_a_round_changes_nothing(
+    scale: Scale, launch: Launch, simulate: Simulate, tmp_path: Path
+) -> None:
+    with field_of(launch, tmp_path, scale, *INTERLEAVED) as field:
+        siege = field.siege
+        # Before the first round streams are attacked too: one is too few for a round to begin.
+        say_anything(siege, scale.made_up)
+        for number in range(scale.made_up // 2):
+            siege.attacks_in_training(random.Random(number), siege.registers("inner"))
+        session, dead = siege.registers("stranger"), siege.registers("gone")
+        siege.call("Leave", [b""], dead)
+        field.begin()
+        alone = field.memory
+        field.wait_for_round(scale.rounds // 8)
+        before = field.memory
+        for draw in field.strikes():
+            attack_from_outside(siege, draw, session, dead)
+        after = field.memory
+        figures = f"memory {alone >> 20} {before >> 20} {after >> 20} MiB, {dict(siege.ended)}"
+        print(figures)
+        assert after <= (1 + GROWTH) * before, figures
+        field.require_same(undisturbed_run(simulate, scale, *INTERLEAVED))
+
+
+@pytest.mark.slow
+def test_who_joins_a_round_and_is_sent_away_leaves_no_trace(
+    launch: Launch, simulate: Simulate, tmp_path: Path
+) -> None:
+    scale = Scale(rounds=500, made_up=0, attacks=200)
+    with field_of(launch, tmp_path, scale, *AVERAGING) as field:
+        siege = field.siege
+        field.begin()
+        before = field.memory
+        attacks = applied = 0
+        while siege.round() < 0.8 * scale.rounds:
+            draw = random.Random(f"round {attacks}")
+            applied += siege.attacks_within_a_round(draw, draw.choice(("a", "b", "c")))
+            attacks += 1
+        after = field.memory
+        figures = f"memory {before >> 20} {after >> 20} MiB, {attacks} attacks, {applied} steps"
+        print(figures)
+        assert attacks >= scale.attacks, "each takes a round or two"
+        assert applied >= scale.attacks // 2, "many have trained before they were sent away"
+        assert after <= (1 + GROWTH) * before, figures
+        field.require_same(undisturbed_run(simulate, scale, *AVERAGING))

@@ -1,0 +1,134 @@
+"""What a client does when it comes back, with a link and a trainer that only remember."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from unittest.mock import Mock, create_autospec
+
+import pytest
+import torch
+
+from hetero_client.participation import Identity, Participation
+from hetero_client.progress import Progress
+from hetero_client.trainer import Shard, Trainer
+from hetero_client.transport import Registration, ServerLink
+from hetero_common.checkpoints import Checkpoint, CheckpointStore
+from hetero_common.control import Directive, Finish, StartRound
+from hetero_common.errors import Mismatch, UnknownSession
+from hetero_common.plan import Plan
+from hetero_common.rundir import RunDir
+
+PLAN = Plan(model="tinycnn", width=4, image_size=8, rounds=9)
+
+
+class Scene:
+    """A client whose server would have it go on from the newest round that it holds.
+
+    Attributes:
+        held: The rounds that were named at each registration.
+        directives: What the server says on its streams, one after the other.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.held: list[list[int]] = []
+        self.directives: list[Directive] = [Finish("done")]
+        self.link: Mock = create_autospec(ServerLink, instance=True)
+        self.link.connect_timeout, self.link.address = 60.0, "server:1"
+        self.link.register.side_effect = self._register
+        self.link.next_directive.side_effect = lambda: self.directives.pop(0)
+        self.link.status_now.return_value.run_id = "run"
+        self.trainer: Mock = create_autospec(Trainer, instance=True)
+        self.trainer.model = Mock(cut_layer=2, fingerprint="model")
+        self.trainer.checkpoint.return_value = {"x": torch.zeros(1)}
+        self.store = CheckpointStore(folder / "checkpoints", "run", "model")
+        for round_ in (1, 2):
+            self.store.write(Checkpoint(round_, {"x": torch.full((1,), float(round_))}))
+
+    def _register(self, *_: object, held_rounds: Collection[int], **__: object) -> Registration:
+        self.held.append(list(held_rounds))
+        return Registration(4, max(held_rounds, default=None), 10.0)
+
+    def damage(self, round_: int) -> None:
+        """A bit flips in a file that the store has looked at; its size and time stay."""
+        assert round_ in self.store.rounds()
+        path = sorted(self.store.folder.iterdir())[round_ - 1]
+        status, good = path.stat(), path.read_bytes()
+        path.write_bytes(good[:-1] + bytes((good[-1] ^ 1,)))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def play(self, run_dir: RunDir) -> None:
+        Participation(
+            PLAN,
+            Identity("a", "run", 64),
+            self.link,
+            self.trainer,
+            Mock(spec=Shard),
+            threshold=0.5,
+            eval_samples=10,
+            run_dir=run_dir,
+            store=self.store,
+            progress=create_autospec(Progress, instance=True),
+        ).run()
+
+    def restored(self) -> list[float]:
+        return [float(call.args[0]["x"]) for call in self.trainer.restore.call_args_list]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Iterator[RunDir]:
+    with RunDir(tmp_path / "run") as run_dir:
+        yield run_dir
+
+
+def test_a_client_goes_on_from_where_the_server_says(scene: Scene, run_dir: RunDir) -> None:
+    scene.play(run_dir)
+    assert (scene.held, scene.restored()) == ([[1, 2]], [2.0])
+
+
+def test_a_damaged_state_is_not_named_again(
+    scene: Scene, run_dir: RunDir, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.damage(2)
+    scene.play(run_dir)
+    assert (scene.held, scene.restored()) == ([[1, 2], [1]], [1.0])
+    assert "registering again without the state at the end of round 3" in caplog.text
+
+
+def test_a_client_with_damaged_states_only_starts_anew(scene: Scene, run_dir: RunDir) -> None:
+    scene.damage(1)
+    scene.damage(2)
+    scene.play(run_dir)
+    assert (scene.held, scene.restored()) == ([[1, 2], [1], []], [])
+    scene.trainer.start_anew.assert_called_once()
+
+
+def test_a_state_that_turns_out_to_be_damaged_in_a_round_is_done_without(
+    scene: Scene, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server lacks a batch that is gone here, and the round can not be begun again either."""
+    monkeypatch.setattr("random.uniform", lambda low, high: low)  # waits for nothing
+    start = StartRound(3, 0, pull_state=False, push_state=False)
+    scene.directives = [start, start, Finish("done")]
+    scene.link.drain.side_effect = UnknownSession("the stream has broken")
+
+    def lacks_one(*_: int) -> bool:
+        scene.damage(2)
+        return False
+
+    scene.link.send_again.side_effect = lacks_one
+    scene.play(run_dir)
+    assert scene.held == [[1, 2], [1, 2], [1]]
+    assert scene.restored() == [2.0, 1.0]
+
+
+def test_a_round_that_was_not_named_is_refused(scene: Scene, run_dir: RunDir) -> None:
+    scene.link.register.side_effect = lambda *_, **__: Registration(4, 7, 10.0)
+    with pytest.raises(Mismatch, match="a round that this client does not hold"):
+        scene.play(run_dir)
