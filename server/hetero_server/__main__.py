@@ -66,7 +66,7 @@ async def _train(settings: ServerSettings) -> None:
             engine = await host.compute.run(partial(_begin, settings, initial, run_dir, run_id))
             async with host.serving(engine, run_id) as runner:
                 await _until_over(runner)
-                _conclude(runner, run_dir)
+            _conclude(runner, run_dir)
 
 
 def _begin(settings: ServerSettings, initial: InitialModel, run_dir: RunDir, run_id: str) -> Engine:

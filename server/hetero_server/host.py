@@ -51,7 +51,7 @@ class Host:
         try:
             yield cls(settings, front, compute)
         finally:
-            await front.close(_FAREWELL_SECONDS)
+            await front.close()
             compute.close()
 
     @property
@@ -82,4 +82,4 @@ class Host:
             yield runner
         finally:
             health.cancel()
-            self._front.health.close()
+            await self._front.close(_FAREWELL_SECONDS)

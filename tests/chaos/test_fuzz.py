@@ -44,6 +44,11 @@ CUTS = (2, 3)
 AGREED = (*SMALL, "--batch-size", str(BATCH), "--steps-per-round", str(STEPS))
 INTERLEAVED = ("--order", "interleaved")
 AVERAGING = ("--strategy", "averaging", "--client-aggregation", "round", "--eval-every", "7")
+UNLIMITED = (
+    *("--max-registrations", "1000000", "--max-registrations-per-client", "1000000"),
+    *("--max-calls-per-client", "1000"),
+)
+"""Limits have tests of their own; here they would keep the attacks out."""
 GROWTH = 0.05
 """Of the server's memory, at most."""
 _LOOK_EVERY = 10  # attacks
@@ -81,7 +86,7 @@ class Field:
         self._held = False
         flags = (*agreed, "--rounds", str(scale.rounds), "--patience", "600")
         run = ("--clients", str(len(CUTS)), "--run-dir", str(folder / "server"))
-        listen = ("--listen", "127.0.0.1:0")
+        listen = ("--listen", "127.0.0.1:0", *UNLIMITED)
         self.server = stack.enter_context(launch("hetero-server", *listen, *run, *flags))
         self.channel = stack.enter_context(grpc.insecure_channel(self.server.address))
         self.siege = Siege.of(self.channel, self.server.address, "stranger")

@@ -38,6 +38,7 @@ class Load:
         return (
             *("--clients", str(self.idle + 1), "--patience", str(self.patience), "--quorum", "1"),
             *("--stall-timeout", str(3 * self.heartbeat), "--rounds", str(ROUNDS)),
+            *("--max-clients", str(self.idle + 1)),
         )
 
 
