@@ -26,10 +26,11 @@ from hetero_common.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE, RunDir
 from hetero_common.settings import as_yaml
 from hetero_common.version import __version__
 from hetero_server.build import build_engine
-from hetero_server.engine import Engine, Phase
+from hetero_server.engine import Engine
 from hetero_server.host import Host
 from hetero_server.initial import InitialModel, load_run
 from hetero_server.orders import arrival
+from hetero_server.phase import Phase
 from hetero_server.results import results_table
 from hetero_server.runner import Runner
 from hetero_server.saving import Saving, require_resumable

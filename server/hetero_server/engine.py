@@ -47,8 +47,6 @@ from hetero_server.work import (
     Work,
 )
 
-__all__ = ["Engine", "Phase"]
-
 
 class Engine:
     """One run.

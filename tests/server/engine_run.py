@@ -14,10 +14,11 @@ from hetero_common import codec
 from hetero_common.aggregation import LayerStates
 from hetero_common.control import Evaluation, RoundDone
 from hetero_common.plan import Plan, StepAt
-from hetero_server.engine import Engine, Phase
+from hetero_server.engine import Engine
 from hetero_server.initial import InitialModel
 from hetero_server.members import Batch, Member
 from hetero_server.orders import Order, arrival
+from hetero_server.phase import Phase
 from hetero_server.saving import Saving
 from hetero_server.suffix import StepResult
 from hetero_server.work import Work

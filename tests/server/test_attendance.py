@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from hetero_server.attendance import Attendance
-from hetero_server.engine import Phase
 from hetero_server.members import MemberState
+from hetero_server.phase import Phase
 from server.engine_run import Run, a_pair, an_evaluation
 
 

@@ -17,9 +17,9 @@ from hetero_common.errors import (
 )
 from hetero_common.plan import StepAt
 from hetero_common.weights import Weights
-from hetero_server.engine import Phase
 from hetero_server.members import Ack, MemberState
 from hetero_server.orders import ORDERS, relay
+from hetero_server.phase import Phase
 from server.engine_run import Run, a_batch
 
 # The first round.

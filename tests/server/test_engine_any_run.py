@@ -17,9 +17,9 @@ from hetero_common.errors import (
     RefusedInput,
     StepGap,
 )
-from hetero_server.engine import Phase
 from hetero_server.members import GONE, Member, MemberState
 from hetero_server.orders import ORDERS
+from hetero_server.phase import Phase
 from hetero_server.work import BoundaryWork, JoinWork, LeaveWork, Outcome, Work
 from server.client_session import Session
 from server.engine_run import Run, a_batch, an_evaluation

@@ -13,8 +13,8 @@ from hetero_common.errors import (
     RefusedInput,
     Superseded,
 )
-from hetero_server.engine import Phase
 from hetero_server.members import GONE, MemberState
+from hetero_server.phase import Phase
 from hetero_server.work import BoundaryWork, JoinWork, LeaveWork, StepWork
 from server.engine_run import Run, drain
 

@@ -9,8 +9,9 @@ import torch
 
 from hetero_common.checkpoints import BEFORE_FIRST, CheckpointStore
 from hetero_common.control import Evaluate, StartRound
-from hetero_server.engine import Engine, Phase
+from hetero_server.engine import Engine
 from hetero_server.members import Member
+from hetero_server.phase import Phase
 from hetero_server.saving import Saving
 from server.engine_run import Run, an_evaluation, drain
 

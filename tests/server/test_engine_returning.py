@@ -7,8 +7,8 @@ import torch
 
 from hetero_common.control import Evaluate, Finish, StartRound
 from hetero_common.errors import LimitExceeded, RefusedInput, Superseded
-from hetero_server.engine import Phase
 from hetero_server.members import Ack, Member, MemberState
+from hetero_server.phase import Phase
 from hetero_server.work import LeaveWork
 from server.engine_run import Run, a_batch, a_pair, an_evaluation, drain
 

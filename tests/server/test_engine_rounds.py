@@ -16,8 +16,8 @@ from hetero_common.errors import (
 )
 from hetero_common.plan import StepAt
 from hetero_common.weights import Weights
-from hetero_server.engine import Phase
 from hetero_server.members import MemberState
+from hetero_server.phase import Phase
 from hetero_server.work import BoundaryWork, JoinWork, StepWork
 from server.engine_run import PLAN, Run, a_batch, an_evaluation, initial_model
 

@@ -12,8 +12,8 @@ from hetero_common.checkpoints import Checkpoint, CheckpointStore
 from hetero_common.control import RoundDone, StartRound
 from hetero_common.errors import HeteroError, Quarantined
 from hetero_common.weights import Weights
-from hetero_server.engine import Phase
 from hetero_server.members import Ack, MemberState
+from hetero_server.phase import Phase
 from hetero_server.saving import Saving
 from hetero_server.work import BoundaryWork, ForgetWork, LeaveWork, StepWork
 from server.engine_run import Run, drain

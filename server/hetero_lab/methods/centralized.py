@@ -7,7 +7,7 @@ from hetero_common.compute import Compute
 from hetero_common.plan import StepAt
 from hetero_common.rundir import MODEL_FILE, RunDir
 from hetero_common.weights import Weights
-from hetero_lab.methods.base import Training
+from hetero_lab.methods.base import Training, evaluated_on
 from hetero_lab.methods.undivided import Undivided, whole_model
 from hetero_lab.settings import SimulationSettings
 from hetero_server.roster import Observer
@@ -29,7 +29,7 @@ def prepare(settings: SimulationSettings) -> Training:
             samples = (done + steps) * plan.batch_size
             observe("round", round=round_, loss=sum(losses) / steps, samples=samples)
             if plan.evaluates_after(round_):
-                some = test if plan.is_last(round_) else test.first(settings.eval_samples)
+                some = evaluated_on(settings, test, round_)
                 accuracy = model.accuracy(some)
                 observe("evaluation", round=round_, samples=len(some.labels), accuracy=accuracy)
         run_dir.write(MODEL_FILE, Weights(model.states()).to_bytes())

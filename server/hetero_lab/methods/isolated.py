@@ -14,7 +14,7 @@ from hetero_client.shards import load_shard, load_test
 from hetero_client.trainer import Shard, Trainer
 from hetero_common.compute import Compute
 from hetero_common.rundir import RunDir
-from hetero_lab.methods.base import Training
+from hetero_lab.methods.base import Training, evaluated_on
 from hetero_lab.settings import SimulationSettings
 from hetero_server.initial import InitialModel
 from hetero_server.roster import Observer
@@ -60,7 +60,7 @@ def prepare(settings: SimulationSettings) -> Training:
                 report = device.trainer.round_done(round_)
                 observe("round", client=device.client_id, **vars(report))
             if plan.evaluates_after(round_):
-                some = test if plan.is_last(round_) else test.first(settings.eval_samples)
+                some = evaluated_on(settings, test, round_)
                 for device in devices:
                     observe(
                         "evaluation",
