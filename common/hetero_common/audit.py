@@ -190,7 +190,10 @@ def _plan_findings(history: _History, plan: Plan) -> Iterator[str]:
                 "which is not what it has agreed to"
             )
     closed = {record.round for record in history.records}
-    lost = sorted(set(range(plan.rounds if history.is_finished else len(closed))) - closed)
+    # A round closes without a record if all of its clients have left or were given up meanwhile.
+    given_up = {round_ for rounds in history.absences.values() for round_ in rounds}
+    end = plan.rounds if history.is_finished else len(closed)
+    lost = sorted(set(range(end)) - closed - given_up)
     if lost:
         yield f"no client has a record of round {steps_to_text(lost)}"
 

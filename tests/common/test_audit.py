@@ -210,3 +210,13 @@ def test_an_event_without_a_field_is_no_event(name: str) -> None:
     del record[name]
     with pytest.raises(ValueError, match=name):
         audit([started(), *joined("a"), record], PLAN)
+
+
+def test_a_round_that_all_of_its_clients_have_left_has_no_record() -> None:
+    away: Events = [released("a", 0), left("b", 0, "LEFT")]
+    later = [event for round_ in range(1, PLAN.rounds) for event in closed(round_, "b")]
+    joins = [started(), *joined("a", "b")]
+    assert audit([*joins, *away, *later, {"event": "finished"}], PLAN).findings == []
+    assert audit([*joins, *later, {"event": "finished"}], PLAN).findings == [
+        "no client has a record of round 0"
+    ]

@@ -17,6 +17,7 @@ class Session:
     Attributes:
         sent: The value of each batch that is to be applied, in order; no two batches share one.
         acked: How many of them are acknowledged.
+        sent_late: Rounds that had closed when it sent a batch of theirs.
         round: The last round it was told to train.
         step: The next step of that round.
         first_step: The first step of that round that it was to send.
@@ -33,6 +34,7 @@ class Session:
     member: Member
     sent: list[float] = field(default_factory=list)
     acked: int = 0
+    sent_late: list[int] = field(default_factory=list)
     round: int = -1
     step: int = 0
     first_step: int = 0
@@ -56,6 +58,8 @@ class Session:
                 return  # its stream has ended
             assert not self.dismissed, f"{told} after the end"
             match told:
+                case Ack(duplicate=True) if told.round in self.sent_late:
+                    self.sent_late.remove(told.round)
                 case Ack(duplicate=True):
                     assert (told.round, told.step < self.step) == (self.round, True)
                 case Ack():

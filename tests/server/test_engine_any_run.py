@@ -163,6 +163,10 @@ class AnyRun(RuleBasedStateMachine):
         if ahead == 0 and 0 <= step < session.step:
             self.engine.submit(session.client_id, batch)  # a duplicate
             return
+        if 0 <= batch.round < session.round:
+            session.sent_late.append(batch.round)
+            self.engine.submit(session.client_id, batch)  # acknowledged, and not applied
+            return
         is_gap = ahead == 0 and 0 <= step < steps
         with pytest.raises(StepGap if is_gap else RefusedInput):
             self.engine.submit(session.client_id, batch)
