@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from conftest import Simulate
 from hetero_client.shards import load_shard
 from hetero_common.compute import Compute
 from hetero_common.plan import StepAt
@@ -17,6 +17,9 @@ from hetero_lab.__main__ import main
 from hetero_lab.methods import METHODS
 from hetero_lab.methods.undivided import Undivided, whole_model
 from lab.test_simulation import SMALL, bits, settings_of
+
+if TYPE_CHECKING:
+    from conftest import Simulate
 
 TWO = ("--clients", "2")
 
