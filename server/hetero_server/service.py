@@ -141,6 +141,8 @@ class HeteroSplitService:
             pulse.stop()
             self._drop(member, _farewell(reader))
             reader.cancel()
+            # It must not read on: gRPC lets reading fail once a call is answered.
+            await asyncio.gather(reader, return_exceptions=True)
 
     async def PushState(
         self, requests: AsyncIterator[Frame[pb.PushStateRequest]], caller: Caller

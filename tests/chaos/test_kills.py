@@ -87,6 +87,7 @@ def test_a_server_that_is_asked_to_stop_leaves_a_run_that_can_be_resumed(
     assert ended.code == 0
     last = ended.stderr.splitlines()[-1]
     assert last.endswith(f"stopped by {number.name}: go on later with --resume {fleet.run}")
+    assert "Traceback" not in ended.stderr
     fleet.resume_server()
     require_same(fleet, undisturbed)
 

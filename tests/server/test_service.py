@@ -101,6 +101,34 @@ def test_a_session_has_one_training_stream_and_ends_with_it() -> None:
     asyncio.run(asyncio.wait_for(scenario(), timeout=30))
 
 
+def test_no_reading_outlives_its_stream() -> None:
+    """gRPC lets it fail once the call is answered, and nobody would hear of that failure."""
+
+    async def scenario() -> None:
+        service, runner, engine = a_service()
+        caller = await register(service, engine)
+        reads = False
+
+        async def silence() -> AsyncIterator[Frame[pb.TrainRequest]]:
+            nonlocal reads
+            reads = True
+            try:
+                await asyncio.Event().wait()
+            finally:
+                reads = False
+            yield Frame(pb.TrainRequest())
+
+        answers = service.Train(silence(), caller)
+        await anext(answers)
+        await asyncio.sleep(0)
+        assert reads
+        await answers.aclose()  # type: ignore[attr-defined] # it is a generator
+        assert not reads
+        runner.compute.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), timeout=30))
+
+
 def test_a_stream_that_breaks_within_a_batch_may_be_taken_up_again() -> None:
     async def scenario() -> None:
         service, runner, engine = a_service()
