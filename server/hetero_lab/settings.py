@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from hetero_client.settings import DataSettings
 from hetero_common.plan import Plan
 from hetero_common.settings import Settings
+from hetero_server.presets import PRESETS
 from hetero_server.settings import StrategySettings
 
 MethodName = Literal[
@@ -37,6 +39,10 @@ class SimulationSettings(Settings, StrategySettings, DataSettings, Plan, frozen=
     """Number of clients; each gets one shard."""
     cut_layers: str = "3,4,5"
     """Cut layers, separated by commas and dealt out to the clients in turn."""
+
+    def base(self) -> Mapping[str, Any]:
+        """A run starts from its preset."""
+        return PRESETS[self.preset]
 
     @field_validator("cut_layers")
     @classmethod

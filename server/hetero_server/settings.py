@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
 from hetero_common.plan import Plan
 from hetero_common.rundir import SETTINGS_FILE
-from hetero_common.settings import Settings
+from hetero_common.settings import Settings, read_yaml
+from hetero_server.presets import PRESETS
 
 
 class StrategySettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     """How the server trains its layers."""
 
+    preset: Literal["default", "paper"] = "default"
+    """Where the settings of the method start from: the best found, or the plain method of the
+    paper."""
     strategy: Literal["sequential", "averaging"] = "sequential"
     """One shared server model, or a replica per client that is averaged layer by layer."""
     order: Literal["arrival", "interleaved", "relay"] = "arrival"
@@ -88,9 +93,11 @@ class ServerSettings(Settings, StrategySettings, LimitSettings, Plan, frozen=Tru
     serve: Path | None = None
     """Train nothing: answer predictions with the model of this finished run directory."""
 
-    def base_file(self) -> Path | None:
-        """A resumed run goes on with its own settings."""
-        return self.resume / SETTINGS_FILE if self.resume else None
+    def base(self) -> Mapping[str, Any]:
+        """A resumed run goes on with its own settings, a new one starts from its preset."""
+        if self.resume is None:
+            return PRESETS[self.preset]
+        return read_yaml(self.resume / SETTINGS_FILE, type(self))
 
     @field_validator("listen")
     @classmethod
