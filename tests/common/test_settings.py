@@ -281,6 +281,7 @@ BAD_VALUES: list[tuple[type[Settings], str, str]] = [
     (ServerSettings, "threads", "0"),
     (ServerSettings, "log_level", "loud"),
     (ServerSettings, "normalization", "svhn"),
+    (ServerSettings, "exits", "first"),
     *(
         (ServerSettings, "listen", value)
         for value in ("50051", ":50051", "host:", "host:http", "host:65536", "host:-1", "host:²")
