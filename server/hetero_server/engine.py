@@ -237,15 +237,15 @@ class Engine:
         errand = self._quarantine.next_errand(self._errands)
         if errand is not None:
             return errand
-        member = self.turn()
-        if member is None or not member.queue:
+        turn = self.turn()
+        if not turn or not all(member.queue for member in turn):
             return None
-        return StepWork(member, member.dequeue())
+        return StepWork([(member, member.dequeue()) for member in turn])
 
-    def turn(self) -> Member | None:
-        """Whose batch is next by the order, arrived or not."""
+    def turn(self) -> Sequence[Member]:
+        """Whose batches are next by the order, arrived or not."""
         if self.phase is not Phase.TRAINING:
-            return None
+            return ()
         return self._order(self.roster.awaited(), self.plan.seed, self.round)
 
     def perform(self, work: Work) -> Outcome:
@@ -257,11 +257,9 @@ class Engine:
     def settle(self, work: Work, outcome: Outcome) -> None:
         """Book what `perform` returned."""
         match work, outcome:
-            case StepWork(member, _), HeteroError() as error:
-                self.roster.dismiss(member.current, MemberState.EVICTED, error, self.round)
-                self._advance()
-            case StepWork(member, batch), StepOutcome() as result:
-                self._book_step(member.current, batch, result)
+            case StepWork(parts), list() as results:
+                for (member, batch), result in zip(parts, results, strict=True):
+                    self._book_step(member.current, batch, result)
             case BoundaryWork(), BoundaryResult() as result:
                 self._book_boundary(result)
             case SaveWork(round_), Saved(failed):
@@ -344,7 +342,11 @@ class Engine:
             given = contributions(participants, self._uniform_weights)
             self._errands.append(BoundaryWork(self.round, given, self.shared))
 
-    def _book_step(self, member: Member, batch: Batch, outcome: StepOutcome) -> None:
+    def _book_step(self, member: Member, batch: Batch, outcome: StepOutcome | HeteroError) -> None:
+        if isinstance(outcome, HeteroError):
+            self.roster.dismiss(member, MemberState.EVICTED, outcome, self.round)
+            self._advance()
+            return
         if not member.in_round or member.start is None or member.start.round != batch.round:
             return  # it has left, or was given up and its round has closed meanwhile
         member.book(batch, outcome)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -18,13 +18,16 @@ from hetero_client.trainer import Shard, Trainer
 from hetero_common import normalization
 from hetero_common.aggregation import LayerStates
 from hetero_common.compute import Compute
-from hetero_common.plan import Feedback, Plan, StepAt
+from hetero_common.errors import RefusedInput
+from hetero_common.plan import Feedback, Plan
 from hetero_common.sampling import augment, batch_indices, derive_seed
 from hetero_common.weights import load_states, numbered
 from hetero_lab.simulation import SimulatedClient, simulate
 from hetero_server.engine import Engine
 from hetero_server.initial import InitialModel
 from hetero_server.orders import arrival
+from hetero_server.strategies import ClientBatch
+from hetero_server.strategies.base import one_by_one
 from hetero_server.suffix import StepResult
 
 PLAN = Plan(
@@ -154,9 +157,12 @@ class HostileStrategy:
 
     def remove(self, client_id: str) -> None: ...
 
-    def step(self, client_id: str, activation: Tensor, labels: Tensor, at: StepAt) -> StepResult:
+    def step(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
+        return one_by_one(self._train, batches)
+
+    def _train(self, batch: ClientBatch) -> StepResult:
         self.steps += 1
-        return StepResult(-1e30, 0, torch.full_like(activation, 3e38))
+        return StepResult(-1e30, 0, torch.full_like(batch.activation, 3e38))
 
     def forget_statistics(self, client_id: str) -> None: ...
 
