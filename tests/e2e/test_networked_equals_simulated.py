@@ -43,6 +43,14 @@ RUNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         (),
     ),
+    # Four steps, of which the clients send ahead; deep clients and the server share layers.
+    "mixed": (
+        (
+            *("--strategy", "mixed", "--order", "interleaved", "--steps-per-round", "4"),
+            *("--exits", "2,3", "--exit-head", "conv", "--feedback", "none", "--eval-every", "1"),
+        ),
+        (),
+    ),
     # One pass over shards of unequal size: clients train different numbers of steps.
     "averaging": (
         (

@@ -15,6 +15,7 @@ from hetero_common.plan import Plan, StepAt
 from hetero_server.initial import InitialModel
 from hetero_server.strategies import Strategy, build_strategy
 from hetero_server.strategies.averaging import Averaging
+from hetero_server.strategies.mixed import Mixed
 from hetero_server.strategies.sequential import Sequential
 from server.stepping import step
 
@@ -23,7 +24,7 @@ RATE = 0.1
 """The plan's server_lr."""
 MakeBatch = Callable[[int, int], tuple[Tensor, Tensor]]
 Build = Callable[..., Strategy]
-each_strategy = pytest.mark.parametrize("name", ["sequential", "averaging"])
+each_strategy = pytest.mark.parametrize("name", ["sequential", "averaging", "mixed"])
 
 
 class Reference:
@@ -103,6 +104,7 @@ def build(plan: Plan, initial: InitialModel, compute: Compute) -> Build:
 def test_strategies_by_name(build: Build) -> None:
     assert isinstance(build("sequential"), Sequential)
     assert isinstance(build("averaging"), Averaging)
+    assert isinstance(build("mixed"), Mixed)
 
 
 # One client.

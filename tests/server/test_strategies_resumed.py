@@ -39,7 +39,7 @@ def train(strategy: Strategy, make_batch: MakeBatch, seeds: range) -> list[float
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("name", ["sequential", "averaging"])
+@pytest.mark.parametrize("name", ["sequential", "averaging", "mixed"])
 def test_training_goes_on_bit_for_bit(
     name: str,
     optimizer: str,
