@@ -349,3 +349,7 @@ def test_a_resumed_run_goes_on_with_its_settings_whatever_its_preset_has_become(
     resumed = server("--resume", "run")
     assert (resumed.preset, resumed.batch_size, resumed.exit_head) == ("paper", 6, "grid")
     assert resumed.client_aggregation == Plan().client_aggregation
+
+
+def test_mixed_batches_have_no_relay() -> None:
+    assert "there is no --order relay" in refusal("--strategy", "mixed", "--order", "relay")
