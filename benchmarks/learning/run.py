@@ -2,8 +2,9 @@
 
 python benchmarks/learning/run.py baselines --zip cifar10.zip
 
-`tables.yaml` says what a table's runs are. A run that is there already is not repeated, so that an
-interrupted table goes on where it stopped; the results so far are printed at the end of each run.
+`tables.yaml` says what a table's runs are. A run that is finished is not repeated, so that an
+interrupted table goes on where it stopped. With --tune the test images are not touched: runs are
+tested on training images that none of them trains on.
 """
 
 from __future__ import annotations
