@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 from typing_extensions import Self
 
@@ -41,7 +41,7 @@ class Calibration(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         server_calibration_error: Of the server.
     """
 
-    threshold: float
+    threshold: float = Field(ge=-1, le=1)
     target: Target
     source: str
     model: str
