@@ -33,8 +33,7 @@ class DataSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     alpha: float = Field(0.5, gt=0)
     """Concentration of the dirichlet partition; the lower, the more skewed."""
     validation: float = Field(0.0, ge=0, lt=1)
-    """Share of a shard that is not trained on, for hetero-infer --calibrate to choose the threshold
-    with."""
+    """Share of a shard that is not trained on: images to choose a threshold on (--calibrate)."""
     threshold: float = Field(DEFAULT_THRESHOLD, ge=-1, le=1)
     """Largest normalized entropy that the exit answers at; 1: always, negative: never."""
     eval_samples: int = Field(1000, ge=1)
