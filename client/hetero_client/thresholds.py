@@ -157,7 +157,7 @@ def images_needed(max_loss: float, confidence: float) -> int | None:
 
     None if no number of images can.
     """
-    if max_loss == 0:
+    if max_loss < 1e-15:  # nobody has as many as it would take
         return None
     return math.ceil(math.log(1 - confidence) / math.log1p(-max_loss))
 

@@ -262,7 +262,14 @@ def test_a_bound_is_where_the_tail_is_what_is_left_of_the_confidence(
 
 @pytest.mark.parametrize(
     ("max_loss", "confidence", "needed"),
-    [(0.01, 0.95, 299), (0.05, 0.95, 59), (0.1, 0.9, 22), (0.005, 0.95, 598), (0.0, 0.95, None)],
+    [
+        (0.01, 0.95, 299),
+        (0.05, 0.95, 59),
+        (0.1, 0.9, 22),
+        (0.005, 0.95, 598),
+        (0.0, 0.95, None),
+        (5e-324, 0.95, None),
+    ],
 )
 def test_as_many_images_are_needed_as_can_show_it(
     max_loss: float, confidence: float, needed: int | None
