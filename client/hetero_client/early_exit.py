@@ -69,7 +69,7 @@ class Answers:
         """Accuracy and offload share at a threshold."""
         local = exits_early(self.entropy, threshold)
         right = torch.where(local, self.exit_right, self.server_right)
-        return OperatingPoint(threshold, _share(right), 1.0 - _share(local))
+        return OperatingPoint(threshold, _share(right), _share(~local))
 
     def curve(self, points: int = 21) -> list[OperatingPoint]:
         """Operating points from offloading everything to offloading nothing.

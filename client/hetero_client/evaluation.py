@@ -16,18 +16,29 @@ Predict = Callable[[Iterator[Tensor]], Iterator[Tensor]]
 """Activations (B, ...) in, the server's class probabilities (B, classes) out, in order."""
 
 
-def answer(model: DeviceModel, test: Shard, predict: Predict, rows: int) -> Answers:
-    """Let exit and server answer every test image, `rows` at a time."""
+def ask_both(
+    model: DeviceModel, images: Tensor, predict: Predict, rows: int
+) -> tuple[Tensor, Tensor]:
+    """Let exit and server answer all images (N, 3, S, S), `rows` at a time.
+
+    Returns:
+        Probabilities (N, classes) of the exit, and of the server.
+    """
     exits: list[Tensor] = []
 
     def activations() -> Iterator[Tensor]:
-        for images in torch.split(test.images, rows):
-            activation, probabilities = model.infer(images)
+        for part in torch.split(images, rows):
+            activation, probabilities = model.infer(part)
             exits.append(probabilities)
             yield activation
 
     server = torch.cat(list(predict(activations())))
-    return Answers.of(torch.cat(exits), server, test.labels)
+    return torch.cat(exits), server
+
+
+def answer(model: DeviceModel, test: Shard, predict: Predict, rows: int) -> Answers:
+    """Let exit and server answer every test image, `rows` at a time."""
+    return Answers.of(*ask_both(model, test.images, predict, rows), test.labels)
 
 
 def evaluate(

@@ -9,12 +9,14 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, Field, SecretStr, field_validator
 from pydantic_settings import CliPositionalArg
 
+from hetero_client.thresholds import Target
 from hetero_common.errors import SettingsError
 from hetero_common.models.factory import is_factory
 from hetero_common.partition import parse_shard
 from hetero_common.plan import Plan
 from hetero_common.settings import Settings
 
+DEFAULT_THRESHOLD = 0.5
 _OF_THE_SERVER = frozenset({"tokens"})
 """Could be taken for a misspelt `token`."""
 
@@ -30,7 +32,9 @@ class DataSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     """How the training images are dealt out to shards: evenly, or with label skew."""
     alpha: float = Field(0.5, gt=0)
     """Concentration of the dirichlet partition; the lower, the more skewed."""
-    threshold: float = Field(0.5, ge=-1, le=1)
+    validation: float = Field(0.0, ge=0, lt=1)
+    """Share of a shard that is not trained on: images to choose a threshold on (--calibrate)."""
+    threshold: float = Field(DEFAULT_THRESHOLD, ge=-1, le=1)
     """Largest normalized entropy that the exit answers at; 1: always, negative: never."""
     eval_samples: int = Field(1000, ge=1)
     """Test images of an evaluation; the last one takes the whole test split."""
@@ -144,7 +148,53 @@ class ClientSettings(Settings, DataSettings, ModelExpectation, CredentialSetting
         return self.client_id or default
 
 
-class InferenceSettings(Settings, CredentialSettings, frozen=True):
+class CalibrationSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
+    """Choose the threshold on labeled images that were not trained on, and keep it with the run.
+
+    Exactly one of --offload, --accuracy and --max-loss says what it is chosen for.
+    """
+
+    calibrate: bool = False
+    """Choose the threshold, on the images that the client has held out (--validation), or on those
+    of validation/<class>/* with --dataset folder:PATH."""
+    offload: float | None = Field(None, ge=0, le=1)
+    """Offload at most this share of the images."""
+    accuracy: float | None = Field(None, ge=0, le=1)
+    """Offload as little as reaches this accuracy on the images."""
+    max_loss: float | None = Field(None, ge=0, lt=1)
+    """Offload as little as loses at most this accuracy against the server, on all images like
+    these: the share that the exit answers wrong and the server would have answered right."""
+    confidence: float = Field(0.95, gt=0, lt=1)
+    """Of --max-loss: probability with which it holds."""
+
+    def target(self) -> Target:
+        """What the threshold is to be chosen for.
+
+        Raises:
+            SettingsError: Nothing or more than one thing was said.
+        """
+        targets = self.targets()
+        if len(targets) != 1:
+            given = " and ".join(f"--{target.kind}" for target in targets) or "none of them"
+            raise SettingsError(
+                "--calibrate takes exactly one of --offload, --accuracy and --max-loss, but got "
+                f"{given}"
+            )
+        return targets[0]
+
+    def targets(self) -> list[Target]:
+        """All that was said of it."""
+        given = []
+        if self.offload is not None:
+            given.append(Target("offload", self.offload))
+        if self.accuracy is not None:
+            given.append(Target("accuracy", self.accuracy))
+        if self.max_loss is not None:
+            given.append(Target("max-loss", self.max_loss, self.confidence))
+        return given
+
+
+class InferenceSettings(Settings, CalibrationSettings, CredentialSettings, frozen=True):
     """Answer images with a trained device and, where it is not sure, its server."""
 
     other_commands: ClassVar = _OF_THE_SERVER
@@ -154,8 +204,9 @@ class InferenceSettings(Settings, CredentialSettings, frozen=True):
     """Run directory of the client that was trained."""
     server: str = "127.0.0.1:50051"
     """HOST:PORT of a server that trains this run, or serves it with --serve."""
-    threshold: float = Field(0.5, ge=-1, le=1)
-    """Largest normalized entropy that the exit answers at; 1: always, negative: never."""
+    threshold: float | None = Field(None, ge=-1, le=1)
+    """Largest normalized entropy that the exit answers at; 1: always, negative: never. By default
+    what --calibrate has chosen for this run, else 0.5."""
     deadline_ms: float = Field(2000, gt=0)
     """Milliseconds to wait for the server per request; then the exit answers, degraded."""
     dataset: str | None = None

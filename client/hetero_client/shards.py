@@ -1,9 +1,10 @@
-"""The images a client trains and evaluates on, decoded once."""
+"""The images a client trains, chooses its threshold and evaluates on, decoded once."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from hetero_client.data import ImageSource, Split, open_source
@@ -16,17 +17,22 @@ from hetero_common.sampling import derive_seed, permutation
 
 
 def load_shard(settings: DataSettings, plan: Plan, index: int, count: int) -> Shard:
-    """Shard `index` (from 0) of `count` of the training images.
+    """What is trained on of shard `index` (from 0) of `count` of the training images.
 
     Raises:
-        SettingsError: The data set is missing, unreadable, or has another number of classes.
+        SettingsError: The data set is missing, unreadable, too small, or has another number of
+            classes.
     """
     source = _open(settings.dataset, settings.data_dir, plan, "train")
-    if settings.partition == "iid":
-        shards = partition.iid(source.labels, count, plan.seed)
-    else:
-        shards = partition.dirichlet(source.labels, count, settings.alpha, plan.seed)
-    return _decode(source, shards[index], plan)
+    train, _ = _divide(source, settings, plan, index, count)
+    return _decode(source, train, plan)
+
+
+def load_validation(settings: DataSettings, plan: Plan, index: int, count: int) -> Shard:
+    """What is held out of that shard; raises as `load_shard` does."""
+    source = _open(settings.dataset, settings.data_dir, plan, "train")
+    _, validation = _divide(source, settings, plan, index, count)
+    return _decode(source, validation, plan)
 
 
 def load_test(dataset: str, data_dir: Path, plan: Plan) -> Shard:
@@ -34,6 +40,40 @@ def load_test(dataset: str, data_dir: Path, plan: Plan) -> Shard:
     source = _open(dataset, data_dir, plan, "test")
     order = permutation(len(source.labels), derive_seed("test order", plan.seed))
     return _decode(source, order, plan)
+
+
+def hold_out(
+    shard: partition.Indices, share: float, seed: int
+) -> tuple[partition.Indices, partition.Indices]:
+    """Divide a shard into what is trained on and what is not, both in the order of the shard.
+
+    With a share above 0 at least one image is held out.
+
+    Raises:
+        SettingsError: Too little is left to train on.
+    """
+    if share == 0:
+        return shard, shard[:0]
+    count = max(1, round(share * len(shard)))
+    left = len(shard) - count
+    if left < partition.MIN_SHARD_SIZE:
+        raise SettingsError(
+            f"--validation {share:g} leaves {left} of {len(shard)} images to train on, of at least "
+            f"{partition.MIN_SHARD_SIZE} that it takes: hold out fewer"
+        )
+    held_out = np.zeros(len(shard), dtype=bool)
+    held_out[permutation(len(shard), derive_seed("validation", seed))[:count]] = True
+    return shard[~held_out], shard[held_out]
+
+
+def _divide(
+    source: ImageSource, settings: DataSettings, plan: Plan, index: int, count: int
+) -> tuple[partition.Indices, partition.Indices]:
+    if settings.partition == "iid":
+        shards = partition.iid(source.labels, count, plan.seed)
+    else:
+        shards = partition.dirichlet(source.labels, count, settings.alpha, plan.seed)
+    return hold_out(shards[index], settings.validation, plan.seed)
 
 
 def _open(dataset: str, data_dir: Path, plan: Plan, split: Split) -> ImageSource:

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from hetero_client.settings import (
+    CalibrationSettings,
     ClientSettings,
     CredentialSettings,
     DataSettings,
@@ -41,6 +42,7 @@ _GROUPS: dict[type, str] = {
     LimitSettings: "limits",
     DataSettings: "data",
     ModelExpectation: "expectation",
+    CalibrationSettings: "calibration",
     CredentialSettings: "credentials",
     Settings: "process",
 }

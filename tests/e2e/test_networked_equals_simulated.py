@@ -59,7 +59,7 @@ RUNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             *("--client-aggregation", "round", "--optimizer", "adam", "--client-lr", "0.01"),
             *("--exits", "all", "--exit-head", "conv"),
         ),
-        ("--partition", "dirichlet", "--alpha", "0.5"),
+        ("--partition", "dirichlet", "--alpha", "0.5", "--validation", "0.2"),
     ),
 }
 """Flags of the server, and of each client; the simulator takes both."""
