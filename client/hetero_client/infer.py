@@ -18,7 +18,6 @@ from torch import Tensor
 
 from hetero_client.data.images import decode, stack
 from hetero_client.device_model import DeviceModel
-from hetero_client.early_exit import OperatingPoint
 from hetero_client.evaluation import answer
 from hetero_client.inference import Answer, Inference, Source, in_batches
 from hetero_client.settings import InferenceSettings
@@ -27,6 +26,7 @@ from hetero_client.trainer import Shard
 from hetero_client.transport import ServerLink
 from hetero_common.command import run_command
 from hetero_common.compute import Compute
+from hetero_common.control import OperatingPoint
 from hetero_common.errors import RefusedInput, SettingsError
 from hetero_common.plan import Plan
 from hetero_common.rundir import MODEL_FILE, read_plan

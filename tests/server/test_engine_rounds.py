@@ -9,7 +9,7 @@ import re
 import pytest
 import torch
 
-from hetero_common.control import Evaluate, Finish, RoundDone, StartRound
+from hetero_common.control import Evaluate, Finish, OperatingPoint, RoundDone, StartRound
 from hetero_common.errors import (
     NotTraining,
     RefusedInput,
@@ -75,15 +75,22 @@ def test_an_evaluation_of_numbers_that_can_not_be_is_refused_and_not_recorded() 
     run.join("a")
     run.train("a")
     run.work()
-    good = an_evaluation(0)
+    good, fine = an_evaluation(0), OperatingPoint(-1.0, 0.5, 1.0)
     for wrong in (
         dataclasses.replace(good, server_accuracy=2.0),
         dataclasses.replace(good, offload_share=-1.0),
         dataclasses.replace(good, threshold=math.nan),
+        dataclasses.replace(good, only_server_right=1.1),
+        dataclasses.replace(good, curve=(fine, OperatingPoint(math.inf, 0.5, 1.0))),
+        dataclasses.replace(good, curve=(fine, OperatingPoint(0.0, -0.1, 1.0))),
+        dataclasses.replace(good, curve=(fine, OperatingPoint(0.0, 0.5, 1.1))),
     ):
         with pytest.raises(RefusedInput, match="the report's"):
             run.engine.evaluated("a", wrong)
     assert "evaluation" not in [name for name, _ in run.events]
+    run.engine.evaluated("a", dataclasses.replace(good, curve=(fine,)))
+    point = {"threshold": -1.0, "accuracy": 0.5, "offload_share": 1.0}
+    assert dict(run.events)["evaluation"]["curve"] == (point,)
 
 
 def test_weights_of_the_last_round_do_not_count_again() -> None:
