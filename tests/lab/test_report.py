@@ -97,7 +97,7 @@ def test_a_released_client_is_shown(run: Path, capsys: Capture) -> None:
     record = rounds(events)[2]
     record["applied"] = "0"
     gone = {"event": "released", "client": record["client"], "round": record["round"]}
-    rewrite(run, [gone, *events])
+    rewrite(run, [events[0], gone, *events[1:]])
     assert main(["--audit", str(run)]) == 0
     rows = [row.split() for row in capsys.readouterr().out.splitlines()]
     assert ["│", "client-1", "│", "3", "│", "9", "│", "1", "│"] in rows

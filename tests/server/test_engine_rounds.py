@@ -312,7 +312,7 @@ def test_a_run_records_what_happened() -> None:
     run.engine.detach("a", MemberState.LEFT)
     names = [event for event, _ in run.events]
     assert names == ["joined", "round", "round", "evaluation", "finished", "left"]
-    fields = dict(run.events)
+    fields, file = dict(run.events), run.engine.shared.file_bytes(2)
     assert fields["joined"] == {"client": "a", "cut_layer": 2, "shard_size": 50, "round": 0}
     assert fields["round"] == {
         "round": 1,
@@ -331,6 +331,11 @@ def test_a_run_records_what_happened() -> None:
         "exit_loss": 0.25,
         "exit_train_accuracy": 0.75,
         "bytes_received": 4 * 16,
+        "bytes_returned": 0,
+        "bytes_pushed": 2 * file,
+        "bytes_pulled": 0,
+        "bytes_asked": 0,
+        "bytes_answered": 0,
         "update_norm": 0.0,
         "buffers_norm": 0.0,
     }
