@@ -61,4 +61,6 @@ def evaluate(
         threshold=threshold,
         threshold_accuracy=point.accuracy,
         offload_share=point.offload_share,
+        only_server_right=answers.only_server_right,
+        curve=tuple(answers.curve()),
     )

@@ -20,7 +20,6 @@ from torch import Tensor
 from hetero_client.calibrate import calibrate
 from hetero_client.calibration import read_calibration
 from hetero_client.data.images import decode, stack
-from hetero_client.early_exit import OperatingPoint
 from hetero_client.evaluation import answer
 from hetero_client.inference import Answer, Inference, Source, in_batches
 from hetero_client.settings import DEFAULT_THRESHOLD, InferenceSettings
@@ -28,6 +27,7 @@ from hetero_client.shards import load_test
 from hetero_client.trained import TrainedDevice
 from hetero_client.trainer import Shard
 from hetero_common.command import run_command
+from hetero_common.control import OperatingPoint
 from hetero_common.errors import SettingsError
 from hetero_common.plan import Plan
 

@@ -271,7 +271,7 @@ class Participation:
         self._link.report(report)
         self._underway = None
         self._store.prune(start.keep_from)
-        self._run_dir.event("round", bytes_sent=self._link.bytes_sent, **asdict(report))
+        self._run_dir.event("round", **self._link.traffic(), **asdict(report))
         self._progress.round_done(report)
 
     def _save(self, round_: int) -> None:
@@ -304,6 +304,6 @@ class Participation:
         )
         self._link.report(evaluation)
         self._run_dir.event(
-            "evaluation", bytes_sent=self._link.bytes_sent, last=request.last, **asdict(evaluation)
+            "evaluation", **self._link.traffic(), last=request.last, **asdict(evaluation)
         )
         self._progress.evaluated(evaluation)

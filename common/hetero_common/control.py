@@ -47,6 +47,19 @@ class RoundDone:
     exit_accuracy: float
 
 
+LONGEST_CURVE = 101
+"""Points that a reported curve may have."""
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What one threshold gives: accuracy and share of offloaded images, both in [0, 1]."""
+
+    threshold: float
+    accuracy: float
+    offload_share: float
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Client to server: accuracies in [0, 1] over `samples` test images.
@@ -55,6 +68,9 @@ class Evaluation:
         threshold: Largest normalized entropy that the exit may answer at.
         threshold_accuracy: Accuracy when the server answers above the threshold.
         offload_share: Share of images that the server answers then.
+        only_server_right: Share of images that the server answers right and the exit does not.
+        curve: What other thresholds give, from everything offloaded to nothing; empty if the client
+            does not tell, and then `only_server_right` says nothing.
     """
 
     round: int
@@ -64,6 +80,8 @@ class Evaluation:
     threshold: float
     threshold_accuracy: float
     offload_share: float
+    only_server_right: float = 0.0
+    curve: tuple[OperatingPoint, ...] = ()
 
 
 Directive = StartRound | Evaluate | Finish

@@ -38,14 +38,7 @@ from hetero_server.saving import Saving, restore, save_work
 from hetero_server.shared import SharedWeights
 from hetero_server.strategies import Strategy
 from hetero_server.tally import StepOutcome
-from hetero_server.work import (
-    BoundaryWork,
-    Outcome,
-    Saved,
-    SaveWork,
-    StepWork,
-    Work,
-)
+from hetero_server.work import BoundaryWork, Outcome, Saved, SaveWork, StepWork, Work
 
 
 class Engine:
@@ -203,6 +196,12 @@ class Engine:
         member.progress += 1
         if not intake.is_late(member, round_, self.round):
             member.pushed = weights
+            member.bytes_pushed += self.shared.file_bytes(member.cut_layer)
+
+    def pull(self, member: Member) -> Weights:
+        """The weights that a client is to continue with."""
+        member.bytes_pulled += self.shared.file_bytes(member.cut_layer)
+        return self.shared.for_cut(member.cut_layer)
 
     def round_done(self, client_id: str, report: RoundDone) -> None:
         """A client has sent everything of a round and has pushed its state, where asked to."""

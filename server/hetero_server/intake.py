@@ -54,11 +54,13 @@ def require_report(report: Report) -> None:
 
     They are recorded as JSON, which has no NaN and no infinity.
     """
-    for name, value in vars(report).items():
-        if not math.isfinite(value):
-            raise RefusedInput(f"the report's {name} is {value}: it holds finite numbers only")
-        if name.endswith(("_accuracy", "_share")) and not 0 <= value <= 1:
-            raise RefusedInput(f"the report's {name} is {value:g}: a share lies within 0..1")
+    numbers = vars(report).copy()
+    for record in (numbers, *map(vars, numbers.pop("curve", ()))):
+        for name, value in record.items():
+            if not math.isfinite(value):
+                raise RefusedInput(f"the report's {name} is {value}: it holds finite numbers only")
+            if name.endswith(("accuracy", "share", "right")) and not 0 <= value <= 1:
+                raise RefusedInput(f"the report's {name} is {value:g}: a share lies within 0..1")
 
 
 def acknowledge_again(member: Member, batch: Batch) -> Ack:

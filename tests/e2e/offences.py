@@ -129,6 +129,11 @@ STREAM_OFFENCES: dict[str, tuple[list[object], grpc.StatusCode, str]] = {
         INVALID,
         "no evaluation was asked for",
     ),
+    "a curve of too many points": (
+        [pb.TrainRequest(evaluation=pb.Evaluation(curve=[pb.OperatingPoint()] * 102))],
+        INVALID,
+        "a curve has at most 101 points, not 102",
+    ),
 }
 
 

@@ -77,6 +77,31 @@ def recorded(run: Path, *kinds: str) -> list[dict[str, Any]]:
     return sorted(events, key=lambda event: (event.get("round"), event.get("client")))
 
 
+Counts = list[tuple[str, int, int, int]]
+"""Event, round, and the bytes that its client had sent and received by then."""
+
+
+def counted_here(client: Path) -> Counts:
+    """By the client itself, over a network."""
+    events = [event for event in read_events(client) if "bytes_sent" in event]
+    last = events.pop()
+    assert last["event"] == "finished"
+    for name in ("bytes_sent", "bytes_received"):
+        assert last[name] == events[-1][name], "nothing follows the last evaluation"
+    return [(e["event"], e["round"], e["bytes_sent"], e["bytes_received"]) for e in events]
+
+
+def counted_there(run: Path, client_id: str) -> Counts:
+    """By the engine, which has no network."""
+    sent = ("bytes_received", "bytes_pushed", "bytes_asked")
+    received = ("bytes_returned", "bytes_pulled", "bytes_answered")
+    return [
+        (e["event"], e["round"], sum(e[n] for n in sent), sum(e[n] for n in received))
+        for e in read_events(run)
+        if e["event"] in ("round", "evaluation") and e["client"] == client_id
+    ]
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_real_processes_end_with_the_weights_of_the_simulation(
     name: str, launch: Launch, simulate: Simulate
@@ -110,5 +135,6 @@ def test_real_processes_end_with_the_weights_of_the_simulation(
         for client_id, client in clients.items():
             expected = bits(simulated / f"{client_id}.safetensors")
             assert bits(client.folder / "run" / MODEL_FILE) == expected
+            assert counted_here(client.folder / "run") == counted_there(simulated, client_id)
         for kind in ("joined", "round", "evaluation", "left", "finished"):
             assert recorded(networked, kind) == recorded(simulated, kind) != []

@@ -9,7 +9,7 @@ import re
 import pytest
 import torch
 
-from hetero_common.control import Evaluate, Finish, RoundDone, StartRound
+from hetero_common.control import Evaluate, Finish, OperatingPoint, RoundDone, StartRound
 from hetero_common.errors import (
     NotTraining,
     RefusedInput,
@@ -75,15 +75,22 @@ def test_an_evaluation_of_numbers_that_can_not_be_is_refused_and_not_recorded() 
     run.join("a")
     run.train("a")
     run.work()
-    good = an_evaluation(0)
+    good, fine = an_evaluation(0), OperatingPoint(-1.0, 0.5, 1.0)
     for wrong in (
         dataclasses.replace(good, server_accuracy=2.0),
         dataclasses.replace(good, offload_share=-1.0),
         dataclasses.replace(good, threshold=math.nan),
+        dataclasses.replace(good, only_server_right=1.1),
+        dataclasses.replace(good, curve=(fine, OperatingPoint(math.inf, 0.5, 1.0))),
+        dataclasses.replace(good, curve=(fine, OperatingPoint(0.0, -0.1, 1.0))),
+        dataclasses.replace(good, curve=(fine, OperatingPoint(0.0, 0.5, 1.1))),
     ):
         with pytest.raises(RefusedInput, match="the report's"):
             run.engine.evaluated("a", wrong)
     assert "evaluation" not in [name for name, _ in run.events]
+    run.engine.evaluated("a", dataclasses.replace(good, curve=(fine,)))
+    point = {"threshold": -1.0, "accuracy": 0.5, "offload_share": 1.0}
+    assert dict(run.events)["evaluation"]["curve"] == (point,)
 
 
 def test_weights_of_the_last_round_do_not_count_again() -> None:
@@ -305,7 +312,7 @@ def test_a_run_records_what_happened() -> None:
     run.engine.detach("a", MemberState.LEFT)
     names = [event for event, _ in run.events]
     assert names == ["joined", "round", "round", "evaluation", "finished", "left"]
-    fields = dict(run.events)
+    fields, file = dict(run.events), run.engine.shared.file_bytes(2)
     assert fields["joined"] == {"client": "a", "cut_layer": 2, "shard_size": 50, "round": 0}
     assert fields["round"] == {
         "round": 1,
@@ -324,6 +331,11 @@ def test_a_run_records_what_happened() -> None:
         "exit_loss": 0.25,
         "exit_train_accuracy": 0.75,
         "bytes_received": 4 * 16,
+        "bytes_returned": 0,
+        "bytes_pushed": 2 * file,
+        "bytes_pulled": 0,
+        "bytes_asked": 0,
+        "bytes_answered": 0,
         "update_norm": 0.0,
         "buffers_norm": 0.0,
     }
