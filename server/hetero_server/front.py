@@ -87,6 +87,7 @@ class Front:
     async def close(self, grace: float = 0.0) -> None:
         """Take no more calls, give those that are open so many seconds, and see them end."""
         self.health.close()
+        self._guard.close()
         await self._server.stop(grace)
         await self._guard.ended()
 

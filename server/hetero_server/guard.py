@@ -39,11 +39,16 @@ class Guard:
         self._identify = identify
         self._open_calls = open_calls
         self._in_hand: set[asyncio.Task[Any]] = set()
+        self._is_closing = False
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What gRPC needs to pass on all RPCs."""
         handlers = {m.name: rpc.handler(m, self._behavior(m)) for m in rpc.SERVICE.methods}
         return grpc.method_handlers_generic_handler(rpc.SERVICE.full_name, handlers)
+
+    def close(self) -> None:
+        """The gRPC server is about to stop."""
+        self._is_closing = True
 
     async def ended(self) -> None:
         """All calls in hand have ended; a stopped gRPC server has only told them to."""
@@ -88,7 +93,9 @@ class Guard:
             await rpc.abort(context, error)
         except grpc.aio.AbortError:
             raise
-        except Exception:
+        except Exception as error:
+            if self._is_closing and isinstance(error, grpc.aio.BaseError):
+                raise  # gRPC's own word for a call that is over when the server is
             fault_id = secrets.token_hex(4)
             log.exception("fault %s", fault_id)
             await rpc.abort(context, ServerFault(fault_id))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -60,3 +62,41 @@ def test_a_closed_front_has_no_calls_in_hand() -> None:
             call.cancel()
 
     asyncio.run(asyncio.wait_for(play(), SECONDS))
+
+
+def test_what_grpc_says_of_calls_at_its_end_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+    """A call that the client has ended may still read when the server has stopped."""
+
+    class Late:
+        def __init__(self) -> None:
+            self.begun, self.stopped = asyncio.Event(), asyncio.Event()
+            self.seen: BaseException | None = None
+
+        async def Train(self, requests: AsyncIterator[Any], caller: object) -> AsyncIterator[Any]:
+            self.begun.set()
+            while not self.stopped.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self.stopped.wait()
+            try:
+                async for _ in requests:
+                    yield None
+            except Exception as error:
+                self.seen = error
+                raise
+
+    async def play() -> None:
+        front, servicer = await Front.open("127.0.0.1:0"), Late()
+        front.serve(servicer)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{front.port}") as channel:
+            stub: Any = service_pb2_grpc.HeteroSplitStub(channel)
+            call = stub.Train(timeout=SECONDS)
+            await servicer.begun.wait()
+            call.cancel()
+            closing = asyncio.create_task(front.close())
+            await asyncio.sleep(0.2)
+            servicer.stopped.set()
+            await closing
+        assert isinstance(servicer.seen, grpc.aio.BaseError)
+
+    asyncio.run(asyncio.wait_for(play(), SECONDS))
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
