@@ -191,14 +191,14 @@ def message_of(draw: st.DrawFn, descriptor: Descriptor) -> Message:
     for field in descriptor.fields:
         if not draw(st.booleans()):
             continue
-        for _ in range(draw(st.integers(0, 5)) if field.is_repeated else 1):
-            if field.message_type is not None:
-                inner = draw(message_of(field.message_type))
-                getattr(message, field.name).CopyFrom(inner)
-            elif field.is_repeated:
-                getattr(message, field.name).append(draw(_VALUES[field.type]))
-            else:
-                setattr(message, field.name, draw(_VALUES[field.type]))
+        inner = field.message_type
+        value = _VALUES[field.type] if inner is None else message_of(inner)
+        if field.is_repeated:
+            getattr(message, field.name).extend(draw(st.lists(value, max_size=5)))
+        elif inner is not None:
+            getattr(message, field.name).CopyFrom(draw(value))
+        else:
+            setattr(message, field.name, draw(value))
     return message
 
 
