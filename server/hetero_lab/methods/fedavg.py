@@ -55,7 +55,7 @@ def _prepare(
     """Train one kind of model after another; each has a file, and fields that name it in events."""
     plan, count = settings.plan(), settings.clients
     compute = Compute(settings.device, plan.precision)
-    shards = [load_shard(settings, plan, index, count) for index in range(count)]
+    shards = [load_shard(settings, plan, index, count, settings.cuts()) for index in range(count)]
     test = load_test(settings.dataset, settings.data_dir, plan)
 
     def run(run_dir: RunDir, observe: Observer) -> None:

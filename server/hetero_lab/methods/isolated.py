@@ -43,7 +43,7 @@ def prepare(settings: SimulationSettings) -> Training:
     devices = []
     for index, cut_layer in enumerate(settings.cuts()):
         client_id = f"client-{index + 1}"
-        shard = load_shard(settings, plan, index, count)
+        shard = load_shard(settings, plan, index, count, settings.cuts())
         model = DeviceModel(plan, cut_layer, Compute(settings.device, plan.precision))
         model.load(shared.for_cut(cut_layer))
         steps = plan.steps_for(len(shard.labels))

@@ -23,7 +23,7 @@ def prepare(settings: SimulationSettings) -> Training:
     plan, count = settings.plan(), settings.clients
     initial, compute = InitialModel(plan), Compute(settings.device, settings.precision)
     test = load_test(settings.dataset, settings.data_dir, plan)
-    shards = [load_shard(settings, plan, index, count) for index in range(count)]
+    shards = [load_shard(settings, plan, index, count, settings.cuts()) for index in range(count)]
     models = [DeviceModel(plan, cut_layer, compute) for cut_layer in settings.cuts()]
 
     def run(run_dir: RunDir, observe: Observer) -> None:
