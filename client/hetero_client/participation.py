@@ -304,6 +304,6 @@ class Participation:
         )
         self._link.report(evaluation)
         self._run_dir.event(
-            "evaluation", bytes_sent=self._link.bytes_sent, last=request.last, **asdict(evaluation)
+            "evaluation", bytes_sent=self._link.bytes_sent, last=request.last, **evaluation.record()
         )
         self._progress.evaluated(evaluation)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hetero_common.classwise import class_accuracies
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,9 @@ class Evaluation:
         threshold: Largest normalized entropy that the exit may answer at.
         threshold_accuracy: Accuracy when the server answers above the threshold.
         offload_share: Share of images that the server answers then.
+        class_samples: Test images of each class; empty where nothing is told of classes.
+        exit_class_right: How many of them the exit answers right; likewise.
+        server_class_right: How many of them the server answers right; likewise.
     """
 
     round: int
@@ -64,6 +70,18 @@ class Evaluation:
     threshold: float
     threshold_accuracy: float
     offload_share: float
+    class_samples: tuple[int, ...] = ()
+    exit_class_right: tuple[int, ...] = ()
+    server_class_right: tuple[int, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """What is recorded: accuracies per class in place of what was right; None if untold."""
+        record = asdict(self)
+        record["class_samples"] = list(self.class_samples) or None
+        for side in ("exit", "server"):
+            accuracies = class_accuracies(record.pop(f"{side}_class_right"), self.class_samples)
+            record[f"{side}_class_accuracy"] = accuracies or None
+        return record
 
 
 Directive = StartRound | Evaluate | Finish

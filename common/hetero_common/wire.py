@@ -33,7 +33,9 @@ def record_to_wire(record: DataclassInstance, message: type[M]) -> M:
 
 def record_from_wire(message: Message, record: type[D]) -> D:
     """The record of `hetero_common.control` that a message carries."""
-    return record(**{f.name: getattr(message, f.name) for f in dataclasses.fields(record)})
+    values = {f.name: getattr(message, f.name) for f in dataclasses.fields(record)}
+    repeated = {f.name for f in dataclasses.fields(record) if isinstance(f.default, tuple)}
+    return record(**values | {name: tuple(values[name]) for name in repeated})
 
 
 def plan_to_wire(plan: Plan) -> service_pb2.Plan:

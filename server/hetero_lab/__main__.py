@@ -49,7 +49,8 @@ def _observer(run_dir: RunDir) -> Callable[..., None]:
     def observe(event: str, **fields: Any) -> None:
         run_dir.event(event, **fields)
         if event == "evaluation":
-            shown = {k: round(v, 4) if isinstance(v, float) else v for k, v in fields.items()}
+            scalars = {k: v for k, v in fields.items() if not isinstance(v, list)}
+            shown = {k: round(v, 4) if isinstance(v, float) else v for k, v in scalars.items()}
             log.info("evaluation %s", shown)
 
     return observe

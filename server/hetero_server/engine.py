@@ -208,7 +208,7 @@ class Engine:
         """A client has sent everything of a round and has pushed its state, where asked to."""
         member = self.members[client_id]
         member.progress += 1
-        intake.require_report(report)
+        intake.require_report(report, self.plan.classes)
         if intake.is_late(member, report.round, self.round):
             return
         if member.received < member.steps:
@@ -223,7 +223,7 @@ class Engine:
         """A client has evaluated."""
         member = self.members[client_id]
         member.progress += 1
-        intake.require_report(evaluation)
+        intake.require_report(evaluation, self.plan.classes)
         if member.asked is None or evaluation.round != member.asked.round or member.evaluation:
             raise RefusedInput("no evaluation was asked for")
         member.evaluation = evaluation

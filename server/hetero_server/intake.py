@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from hetero_common.control import Report
+from hetero_common.control import Evaluation, Report
 from hetero_common.errors import LimitExceeded, RefusedInput, StepGap
 from hetero_server.members import Ack, Batch, Member, MemberState
 
@@ -49,16 +49,33 @@ def require_batch(labels: Sequence[int], rows: int, classes: int) -> None:
         raise RefusedInput(f"a label is outside 0..{classes - 1}: check --classes")
 
 
-def require_report(report: Report) -> None:
+def require_report(report: Report, classes: int) -> None:
     """Raise RefusedInput unless a report holds numbers that can be.
 
     They are recorded as JSON, which has no NaN and no infinity.
     """
     for name, value in vars(report).items():
+        if isinstance(value, tuple):
+            continue
         if not math.isfinite(value):
             raise RefusedInput(f"the report's {name} is {value}: it holds finite numbers only")
         if name.endswith(("_accuracy", "_share")) and not 0 <= value <= 1:
             raise RefusedInput(f"the report's {name} is {value:g}: a share lies within 0..1")
+    if isinstance(report, Evaluation):
+        _require_classes(report, classes)
+
+
+def _require_classes(report: Evaluation, classes: int) -> None:
+    counts = (report.class_samples, report.exit_class_right, report.server_class_right)
+    if not any(counts):
+        return
+    if {len(each) for each in counts} != {classes}:
+        raise RefusedInput(f"an evaluation tells of all {classes} classes, or of none")
+    if sum(report.class_samples) != report.samples:
+        raise RefusedInput(f"the classes' samples must add up to the {report.samples} in all")
+    for right in counts[1:]:
+        if any(hits > samples for hits, samples in zip(right, report.class_samples, strict=True)):
+            raise RefusedInput("more samples of a class are right than there are of it")
 
 
 def acknowledge_again(member: Member, batch: Batch) -> Ack:

@@ -250,7 +250,7 @@ class Member:
             "client": self.client_id,
             "cut_layer": self.cut_layer,
             "bytes_received": self.bytes_received,
-            **dataclasses.asdict(evaluation),
+            **evaluation.record(),
         }
 
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from typing import get_type_hints
+from types import GenericAlias
+from typing import Any, get_type_hints
 
 import pytest
 import torch
@@ -76,7 +77,11 @@ records = st.one_of(
     st.builds(Evaluate, uint32, st.booleans(), st.booleans()),
     st.builds(Finish, st.text()),
     st.builds(RoundDone, uint32, finite, finite),
-    st.builds(Evaluation, uint32, uint32, finite, finite, finite, finite, finite),
+    st.builds(
+        Evaluation,
+        *(uint32, uint32, finite, finite, finite, finite, finite),
+        *([st.lists(uint32).map(tuple)] * 3),
+    ),
 )
 
 
@@ -242,5 +247,6 @@ def test_every_record_of_the_round_control_is_covered() -> None:
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
 def test_a_record_and_its_message_have_the_same_fields(record: type) -> None:
     fields = message_of(record).DESCRIPTOR.fields
-    types = {field.name: PYTHON_TYPES[field.cpp_type] for field in fields}
+    types: dict[str, Any] = {field.name: PYTHON_TYPES[field.cpp_type] for field in fields}
+    types |= {f.name: GenericAlias(tuple, (types[f.name], ...)) for f in fields if f.is_repeated}
     assert get_type_hints(record) == types

@@ -9,7 +9,7 @@ import re
 import pytest
 import torch
 
-from hetero_common.control import Evaluate, Finish, RoundDone, StartRound
+from hetero_common.control import Evaluate, Evaluation, Finish, RoundDone, StartRound
 from hetero_common.errors import (
     NotTraining,
     RefusedInput,
@@ -84,6 +84,56 @@ def test_an_evaluation_of_numbers_that_can_not_be_is_refused_and_not_recorded() 
         with pytest.raises(RefusedInput, match="the report's"):
             run.engine.evaluated("a", wrong)
     assert "evaluation" not in [name for name, _ in run.events]
+
+
+@pytest.mark.parametrize(
+    ("samples", "exit_right", "server_right", "sentence"),
+    [
+        ((5, 5), (0, 0), (0, 0), "an evaluation tells of all 3 classes, or of none"),
+        ((5, 5, 0, 0), (0,) * 4, (0,) * 4, "tells of all 3 classes"),
+        ((5, 5, 0), (), (0, 0, 0), "tells of all 3 classes"),
+        ((5, 4, 0), (0, 0, 0), (0, 0, 0), "must add up to the 10 in all"),
+        ((5, 5, 0), (5, 6, 0), (0, 0, 0), "more samples of a class are right than there are"),
+        ((5, 5, 0), (5, 5, 0), (0, 0, 1), "more samples of a class are right than there are"),
+    ],
+)
+def test_an_evaluation_of_classes_that_can_not_be_is_refused_and_not_recorded(
+    samples: tuple[int, ...],
+    exit_right: tuple[int, ...],
+    server_right: tuple[int, ...],
+    sentence: str,
+) -> None:
+    run = Run(rounds=1)
+    run.join("a")
+    run.train("a")
+    run.work()
+    wrong = Evaluation(0, 10, 0.5, 0.6, 0.4, 0.7, 0.3, samples, exit_right, server_right)
+    with pytest.raises(RefusedInput, match=sentence):
+        run.engine.evaluated("a", wrong)
+    assert "evaluation" not in [name for name, _ in run.events]
+
+
+def test_what_each_class_is_worth_is_recorded_and_null_where_there_is_none_of_it() -> None:
+    run = Run(rounds=1)
+    run.join("a")
+    run.train("a")
+    run.work()
+    told = Evaluation(0, 10, 0.5, 0.6, 0.4, 0.7, 0.3, (8, 2, 0), (4, 1, 0), (6, 0, 0))
+    run.engine.evaluated("a", told)
+    recorded = dict(run.events)["evaluation"]
+    assert recorded["class_samples"] == [8, 2, 0]
+    assert recorded["exit_class_accuracy"] == [0.5, 0.5, None]
+    assert recorded["server_class_accuracy"] == [0.75, 0.0, None]
+    assert not [name for name in recorded if name.endswith("right")]
+
+
+def test_a_client_that_tells_nothing_of_classes_is_as_welcome() -> None:
+    run = Run(rounds=1)
+    run.join("a")
+    run.round("a")
+    recorded = dict(run.events)["evaluation"]
+    for name in ("class_samples", "exit_class_accuracy", "server_class_accuracy"):
+        assert recorded[name] is None
 
 
 def test_weights_of_the_last_round_do_not_count_again() -> None:

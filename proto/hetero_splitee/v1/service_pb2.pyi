@@ -396,6 +396,9 @@ class Evaluation(google.protobuf.message.Message):
     THRESHOLD_FIELD_NUMBER: builtins.int
     THRESHOLD_ACCURACY_FIELD_NUMBER: builtins.int
     OFFLOAD_SHARE_FIELD_NUMBER: builtins.int
+    CLASS_SAMPLES_FIELD_NUMBER: builtins.int
+    EXIT_CLASS_RIGHT_FIELD_NUMBER: builtins.int
+    SERVER_CLASS_RIGHT_FIELD_NUMBER: builtins.int
     round: builtins.int
     samples: builtins.int
     exit_accuracy: builtins.float
@@ -404,6 +407,16 @@ class Evaluation(google.protobuf.message.Message):
     """Entropy threshold in [0, 1], the accuracy it gives, and the share of images it offloads."""
     threshold_accuracy: builtins.float
     offload_share: builtins.float
+    @property
+    def class_samples(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Of each class, in the order of the labels: test images, and how many of them exit and server
+        answer right. All three, or none of them.
+        """
+
+    @property
+    def exit_class_right(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def server_class_right(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     def __init__(
         self,
         *,
@@ -414,8 +427,11 @@ class Evaluation(google.protobuf.message.Message):
         threshold: builtins.float = ...,
         threshold_accuracy: builtins.float = ...,
         offload_share: builtins.float = ...,
+        class_samples: collections.abc.Iterable[builtins.int] | None = ...,
+        exit_class_right: collections.abc.Iterable[builtins.int] | None = ...,
+        server_class_right: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["exit_accuracy", b"exit_accuracy", "offload_share", b"offload_share", "round", b"round", "samples", b"samples", "server_accuracy", b"server_accuracy", "threshold", b"threshold", "threshold_accuracy", b"threshold_accuracy"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["class_samples", b"class_samples", "exit_accuracy", b"exit_accuracy", "exit_class_right", b"exit_class_right", "offload_share", b"offload_share", "round", b"round", "samples", b"samples", "server_accuracy", b"server_accuracy", "server_class_right", b"server_class_right", "threshold", b"threshold", "threshold_accuracy", b"threshold_accuracy"]) -> None: ...
 
 Global___Evaluation: typing_extensions.TypeAlias = Evaluation
 

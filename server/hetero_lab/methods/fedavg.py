@@ -20,7 +20,7 @@ from hetero_common.plan import Plan, StepAt
 from hetero_common.rundir import MODEL_FILE, RunDir
 from hetero_common.split import activation_shapes
 from hetero_common.weights import Weights
-from hetero_lab.methods.base import Training, evaluated_on
+from hetero_lab.methods.base import Training, evaluated_on, scores
 from hetero_lab.methods.undivided import Undivided, whole_model
 from hetero_lab.settings import SimulationSettings
 from hetero_server.roster import Observer
@@ -70,8 +70,8 @@ def _prepare(
                 observe("round", round=round_, loss=sum(losses) / len(losses), **named)
                 if plan.evaluates_after(round_):
                     some = evaluated_on(settings, test, round_)
-                    right = {"samples": len(some.labels), "accuracy": clients[0].accuracy(some)}
-                    observe("evaluation", round=round_, **right, **named)
+                    told = scores(clients[0].right(some), some, plan.classes)
+                    observe("evaluation", round=round_, **told, **named)
             run_dir.write(file, Weights(clients[0].states()).to_bytes())
 
     return run

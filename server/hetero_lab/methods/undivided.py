@@ -65,10 +65,6 @@ class Undivided:
         ]
         return torch.cat(predicted) == test.labels
 
-    def accuracy(self, test: Shard) -> float:
-        """Share of the images that are classified right."""
-        return float(self.right(test).double().mean())
-
     def states(self) -> LayerStates:
         """A copy of all layers' state."""
         return layer_states(numbered(self.model))
