@@ -48,7 +48,14 @@ class NullStrategy:
     def remove(self, client_id: str) -> None:
         """Nothing is held."""
 
-    def step(self, client_id: str, activation: Tensor, labels: Tensor, at: StepAt) -> StepResult:
+    def step(
+        self,
+        client_id: str,
+        activation: Tensor,
+        labels: Tensor,
+        at: StepAt,
+        offsets: Tensor | None = None,
+    ) -> StepResult:
         """The activation has been decoded and checked; that was all."""
         if self.seconds:
             time.sleep(self.seconds)

@@ -149,6 +149,7 @@ class Participation:
             model.fingerprint,
             run_id=identity.run_id,
             held_rounds=held,
+            class_counts=self._trainer.class_counts,
         )
 
     def _start_anew(self) -> None:

@@ -38,14 +38,7 @@ from hetero_server.saving import Saving, restore, save_work
 from hetero_server.shared import SharedWeights
 from hetero_server.strategies import Strategy
 from hetero_server.tally import StepOutcome
-from hetero_server.work import (
-    BoundaryWork,
-    Outcome,
-    Saved,
-    SaveWork,
-    StepWork,
-    Work,
-)
+from hetero_server.work import BoundaryWork, Outcome, Saved, SaveWork, StepWork, Work
 
 
 class Engine:
@@ -105,7 +98,12 @@ class Engine:
     # What happened outside: coming and going.
 
     def register(
-        self, client_id: str, cut_layer: int, shard_size: int, held: Collection[int] = ()
+        self,
+        client_id: str,
+        cut_layer: int,
+        shard_size: int,
+        held: Collection[int] = (),
+        class_counts: Sequence[int] = (),
     ) -> Member:
         """A client asks to join, or to go on; the newest registration of an id wins.
 
@@ -114,10 +112,11 @@ class Engine:
             cut_layer: Its last layer.
             shard_size: Its training images.
             held: Rounds of this run whose end it can go back to.
+            class_counts: Its training images of each class, where the plan adjusts logits.
 
         Raises:
             CutLayerOutOfRange: The model has no such cut layer.
-            RefusedInput: The shard can not fill a batch.
+            RefusedInput: The shard can not fill a batch, or its classes are not told as they must.
             NotTraining: The run is over.
             Quarantined: This client was sent away for what it sent.
         """
@@ -125,7 +124,9 @@ class Engine:
         over = self.phase is Phase.FINISHED and client_id not in self.members
         if over or self.phase is Phase.SERVING:
             raise NotTraining("no training goes on here: the run is over or only being served")
-        member = self.roster.register(client_id, cut_layer, shard_size, held, self.round)
+        member = self.roster.register(
+            client_id, cut_layer, shard_size, held, self.round, class_counts
+        )
         self._advance()
         return member
 
@@ -185,7 +186,7 @@ class Engine:
         if intake.is_late(member, round_, self.round) or 0 <= step < member.received:
             return False
         intake.require_next(member, round_, step, self.credits)
-        intake.require_batch(labels, rows, self.plan.classes)
+        intake.require_batch(labels, rows, self.plan.classes, member.class_counts)
         return True
 
     def submit(self, client_id: str, batch: Batch) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from hetero_common.control import Evaluation, Report
 from hetero_common.errors import LimitExceeded, RefusedInput, StepGap
+from hetero_common.plan import Plan
 from hetero_server.members import Ack, Batch, Member, MemberState
 
 
@@ -41,12 +42,39 @@ def require_next(member: Member, round_: int, step: int, credits: int) -> None:
         raise LimitExceeded(f"more than the agreed {credits} batches are unacknowledged")
 
 
-def require_batch(labels: Sequence[int], rows: int, classes: int) -> None:
-    """Raise RefusedInput unless a batch has rows enough and a good label for each."""
+def require_class_counts(counts: Sequence[int], shard_size: int, plan: Plan) -> tuple[int, ...]:
+    """The images of each class that a client registers with; none where they are of no use.
+
+    Raises:
+        RefusedInput: The run needs them, and they are not there or do not fit the rest.
+    """
+    if not plan.logit_adjustment:
+        return ()
+    if len(counts) != plan.classes or sum(counts) != shard_size:
+        raise RefusedInput(
+            f"this run adjusts logits, so a client registers with its images of each of the "
+            f"{plan.classes} classes, {shard_size} in all: upgrade the client"
+        )
+    return tuple(counts)
+
+
+def require_batch(
+    labels: Sequence[int], rows: int, classes: int, class_counts: Sequence[int] = ()
+) -> None:
+    """Raise RefusedInput unless a batch has rows enough and a good label for each.
+
+    Args:
+        labels: Of the batch.
+        rows: Of its activation.
+        classes: Of the plan.
+        class_counts: Images of each class that the client has said it has, if it has.
+    """
     if not 2 <= rows == len(labels):
         raise RefusedInput(f"a batch has 2 rows at least and a label for each, not {rows}")
     if min(labels) < 0 or max(labels) >= classes:
         raise RefusedInput(f"a label is outside 0..{classes - 1}: check --classes")
+    if class_counts and not all(class_counts[label] for label in labels):
+        raise RefusedInput("a label is of a class that this client registered no image of")
 
 
 def require_report(report: Report, classes: int) -> None:

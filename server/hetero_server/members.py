@@ -85,6 +85,7 @@ class Member:
 
     Attributes:
         steps: Mini-batches it trains per round.
+        class_counts: Its training images of each class; empty without logit adjustment.
         attached: Its stream is open.
         in_round: The current round counts on it, connected or not.
         released: ... but does not wait for it any longer.
@@ -110,6 +111,7 @@ class Member:
     cut_layer: int
     shard_size: int
     steps: int
+    class_counts: tuple[int, ...] = ()
     state: MemberState = MemberState.REGISTERED
     attached: bool = False
     in_round: bool = False
@@ -255,7 +257,7 @@ class Member:
 
 
 KEPT_FIELDS = (
-    *("client_id", "cut_layer", "shard_size", "steps", "completed", "needs_pull"),
+    *("client_id", "cut_layer", "shard_size", "class_counts", "steps", "completed", "needs_pull"),
     *("pending_samples", "samples", "bytes_received"),
 )
 """Fields of a member that a checkpoint keeps."""

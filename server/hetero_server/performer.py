@@ -9,6 +9,7 @@ import torch
 from hetero_common import codec
 from hetero_common.compute import seed_step
 from hetero_common.errors import RefusedInput
+from hetero_common.logit_adjustment import logit_offsets
 from hetero_common.plan import Plan, StepAt
 from hetero_server.boundary import BoundaryResult, cross_boundary
 from hetero_server.members import Batch, Member
@@ -72,7 +73,8 @@ class Performer:
         seed_step(self._plan.seed, "server", member.client_id, batch.round, batch.step)
         at = StepAt(batch.round, batch.step, member.steps)
         labels = torch.tensor(batch.labels, dtype=torch.int64)
-        result = self._strategy.step(member.client_id, activation, labels, at)
+        offsets = logit_offsets(self._plan, member.class_counts)
+        result = self._strategy.step(member.client_id, activation, labels, at, offsets)
         feedback = result.feedback
         payload = None if feedback is None else codec.encode(feedback, self._plan.wire)
         return StepOutcome(

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hetero_common.aggregation import LayerStates
@@ -15,6 +14,7 @@ from hetero_common.checkpoints import nested, within
 from hetero_common.codec import LARGEST_ACTIVATION
 from hetero_common.compute import Compute, Learner
 from hetero_common.errors import NonFinite, RefusedInput
+from hetero_common.logit_adjustment import adjusted_cross_entropy
 from hetero_common.plan import Plan, StepAt
 from hetero_common.weights import Weights, layer_states, load_states
 
@@ -24,7 +24,7 @@ class StepResult:
     """Outcome of one server step.
 
     Attributes:
-        loss: Mean cross-entropy over the batch.
+        loss: Mean cross-entropy over the batch, adjusted where the plan says so.
         correct: Images of the batch that were classified right.
         feedback: (B, ...) gradient of the loss at the activation, or (B, classes) logits, fp32 on
             the CPU; None unless the plan asks for one.
@@ -71,11 +71,17 @@ class Suffix:
         self._layers = dict(sorted(self._layers.items()))
 
     def train_step(
-        self, activation: Tensor, labels: Tensor, cut_layer: int, at: StepAt
+        self,
+        activation: Tensor,
+        labels: Tensor,
+        cut_layer: int,
+        at: StepAt,
+        offsets: Tensor | None = None,
     ) -> StepResult:
         """One optimizer step on an activation (B, ...) that enters after `cut_layer`.
 
-        Layers up to the cut layer have no part in it and stay as they are.
+        Layers up to the cut layer have no part in it and stay as they are. The loss is taken of the
+        logits plus `offsets` (classes,), where they are given; what is returned, of the logits.
 
         Raises:
             RefusedInput: A value is beyond `LARGEST_ACTIVATION`; nothing was changed.
@@ -85,11 +91,12 @@ class Suffix:
         wants_gradient = self._plan.feedback == "gradient"
         entering = self._compute.place(activation).detach().requires_grad_(wants_gradient)
         targets = self._compute.place(labels)
+        placed = None if offsets is None else self._compute.place(offsets)
         self._learner.zero_grad()
         self._buffers_before = self._copy_buffers(cut_layer)
         with self._compute.autocast():
             logits = self._forward(entering, cut_layer, training=True)
-            loss = F.cross_entropy(logits, targets)
+            loss = adjusted_cross_entropy(logits, targets, placed)
         if not math.isfinite(loss.detach()):
             raise NonFinite("the server's loss on this batch")
         loss.backward()  # type: ignore[no-untyped-call]

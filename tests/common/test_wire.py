@@ -66,6 +66,7 @@ plans = st.builds(
     exit_weight=st.floats(0, 1e9),
     feedback=st.sampled_from(["none", "gradient", "logits"]),
     distill_weight=st.floats(0, 1e9),
+    logit_adjustment=st.floats(0, 10),
     client_aggregation=st.sampled_from(["none", "round"]),
     eval_every=uint32,
     wire=st.sampled_from(list(codec.ITEM_BYTES)),

@@ -60,7 +60,14 @@ class FakeStrategy:
     def remove(self, client_id: str) -> None:
         raise AssertionError("not at a boundary")
 
-    def step(self, client_id: str, activation: Tensor, labels: Tensor, at: StepAt) -> StepResult:
+    def step(
+        self,
+        client_id: str,
+        activation: Tensor,
+        labels: Tensor,
+        at: StepAt,
+        offsets: Tensor | None = None,
+    ) -> StepResult:
         raise AssertionError("not at a boundary")
 
     def forget_statistics(self, client_id: str) -> None:

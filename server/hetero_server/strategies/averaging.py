@@ -49,10 +49,17 @@ class Averaging:
         """Free the client's replica."""
         self._replicas.pop(client_id, None)
 
-    def step(self, client_id: str, activation: Tensor, labels: Tensor, at: StepAt) -> StepResult:
+    def step(
+        self,
+        client_id: str,
+        activation: Tensor,
+        labels: Tensor,
+        at: StepAt,
+        offsets: Tensor | None = None,
+    ) -> StepResult:
         """One step of the client's own replica."""
         replica = self._replicas[client_id]
-        return replica.train_step(activation, labels, replica.first - 1, at)
+        return replica.train_step(activation, labels, replica.first - 1, at, offsets)
 
     def forget_statistics(self, client_id: str) -> None:
         """Of the client's own replica."""

@@ -24,8 +24,18 @@ class Strategy(Protocol):
     def remove(self, client_id: str) -> None:
         """A client is gone; an unknown one is ignored."""
 
-    def step(self, client_id: str, activation: Tensor, labels: Tensor, at: StepAt) -> StepResult:
-        """Train on one mini-batch of a client: activation (B, ...), labels (B,) int64."""
+    def step(
+        self,
+        client_id: str,
+        activation: Tensor,
+        labels: Tensor,
+        at: StepAt,
+        offsets: Tensor | None = None,
+    ) -> StepResult:
+        """Train on one mini-batch of a client: activation (B, ...), labels (B,) int64.
+
+        In the loss, `offsets` (classes,) are added to the logits.
+        """
 
     def forget_statistics(self, client_id: str) -> None:
         """Put BatchNorm's statistics back to before the last step, which was this client's."""

@@ -37,9 +37,17 @@ class Sequential:
         """Nothing is held for a single client."""
         self._cuts.pop(client_id, None)
 
-    def step(self, client_id: str, activation: Tensor, labels: Tensor, at: StepAt) -> StepResult:
+    def step(
+        self,
+        client_id: str,
+        activation: Tensor,
+        labels: Tensor,
+        at: StepAt,
+        offsets: Tensor | None = None,
+    ) -> StepResult:
         """One step of the shared model, entered at the client's cut layer."""
-        return self._suffix.train_step(activation, labels, self._cuts[client_id], at)
+        cut_layer = self._cuts[client_id]
+        return self._suffix.train_step(activation, labels, cut_layer, at, offsets)
 
     def forget_statistics(self, client_id: str) -> None:
         """Of the shared model."""
