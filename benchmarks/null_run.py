@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,13 +19,15 @@ from torch import Tensor
 from hetero_client.transport import ServerLink
 from hetero_common.aggregation import LayerStates
 from hetero_common.control import RoundDone, StartRound
-from hetero_common.plan import Plan, StepAt
+from hetero_common.errors import RefusedInput
+from hetero_common.plan import Plan
 from hetero_server.engine import Engine
 from hetero_server.front import Front
 from hetero_server.initial import InitialModel
 from hetero_server.orders import arrival
 from hetero_server.runner import ComputeThread, Runner
 from hetero_server.service import HeteroSplitService
+from hetero_server.strategies import ClientBatch
 from hetero_server.suffix import StepResult
 
 CUT_LAYER = 3
@@ -48,18 +50,11 @@ class NullStrategy:
     def remove(self, client_id: str) -> None:
         """Nothing is held."""
 
-    def step(
-        self,
-        client_id: str,
-        activation: Tensor,
-        labels: Tensor,
-        at: StepAt,
-        offsets: Tensor | None = None,
-    ) -> StepResult:
-        """The activation has been decoded and checked; that was all."""
+    def step(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
+        """The activations have been decoded and checked; that was all."""
         if self.seconds:
             time.sleep(self.seconds)
-        return StepResult(loss=0.0, correct=0, feedback=None)
+        return [StepResult(loss=0.0, correct=0, feedback=None) for _ in batches]
 
     def forget_statistics(self, client_id: str) -> None:
         """There are none."""

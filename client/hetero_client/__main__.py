@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from hetero_client.cuts import cut_table, render
@@ -31,6 +32,7 @@ from hetero_common.partition import parse_shard
 from hetero_common.plan import Plan
 from hetero_common.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE, RunDir
 from hetero_common.settings import as_yaml
+from hetero_common.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +92,15 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
     ):
         run_dir.write(SETTINGS_FILE, as_yaml(settings))
         run_dir.write(PLAN_FILE, plan.model_dump_json(indent=2))
-        run_dir.event("joined", run=status.run_id, client=client_id, cut_layer=cut_layer)
+        run_dir.event(
+            "joined",
+            run=status.run_id,
+            client=client_id,
+            cut_layer=cut_layer,
+            shard_size=len(shard.labels),
+            version=__version__,
+            torch=torch.__version__,
+        )
         Participation(
             plan,
             Identity(client_id, status.run_id, len(shard.labels)),
@@ -109,7 +119,7 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
             "classes": json.dumps(test.classes),
         }
         run_dir.write(MODEL_FILE, model.weights().to_bytes(metadata))
-        run_dir.event("finished", bytes_sent=link.bytes_sent, bytes_received=link.bytes_received)
+        run_dir.event("finished", **link.traffic())
     link.leave()
     log.info("client %s is done: weights and metrics are in %s", client_id, run_dir.path)
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hetero_common.control import OperatingPoint
+
 
 def normalized_entropy(probabilities: Tensor) -> Tensor:
     """Entropy over ln(classes), in [0, 1]: (B, classes) -> (B,).
@@ -21,15 +23,6 @@ def normalized_entropy(probabilities: Tensor) -> Tensor:
 def exits_early(entropy: Tensor, threshold: float) -> Tensor:
     """Which images the device answers itself: (B,) bool."""
     return entropy <= threshold
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """What one threshold gives: accuracy and share of offloaded images, both in [0, 1]."""
-
-    threshold: float
-    accuracy: float
-    offload_share: float
 
 
 @dataclass(frozen=True)
@@ -65,11 +58,16 @@ class Answers:
         """Accuracy of the server alone."""
         return _share(self.server_right)
 
+    @property
+    def only_server_right(self) -> float:
+        """Share of images that are right with the server alone: what offloading can win at most."""
+        return _share(self.server_right & ~self.exit_right)
+
     def at(self, threshold: float) -> OperatingPoint:
         """Accuracy and offload share at a threshold."""
         local = exits_early(self.entropy, threshold)
         right = torch.where(local, self.exit_right, self.server_right)
-        return OperatingPoint(threshold, _share(right), 1.0 - _share(local))
+        return OperatingPoint(threshold, _share(right), _share(~local))
 
     def curve(self, points: int = 21) -> list[OperatingPoint]:
         """Operating points from offloading everything to offloading nothing.

@@ -17,18 +17,29 @@ Predict = Callable[[Iterator[Tensor]], Iterator[Tensor]]
 """Activations (B, ...) in, the server's class probabilities (B, classes) out, in order."""
 
 
-def answer(model: DeviceModel, test: Shard, predict: Predict, rows: int) -> Answers:
-    """Let exit and server answer every test image, `rows` at a time."""
+def ask_both(
+    model: DeviceModel, images: Tensor, predict: Predict, rows: int
+) -> tuple[Tensor, Tensor]:
+    """Let exit and server answer all images (N, 3, S, S), `rows` at a time.
+
+    Returns:
+        Probabilities (N, classes) of the exit, and of the server.
+    """
     exits: list[Tensor] = []
 
     def activations() -> Iterator[Tensor]:
-        for images in torch.split(test.images, rows):
-            activation, probabilities = model.infer(images)
+        for part in torch.split(images, rows):
+            activation, probabilities = model.infer(part)
             exits.append(probabilities)
             yield activation
 
     server = torch.cat(list(predict(activations())))
-    return Answers.of(torch.cat(exits), server, test.labels)
+    return torch.cat(exits), server
+
+
+def answer(model: DeviceModel, test: Shard, predict: Predict, rows: int) -> Answers:
+    """Let exit and server answer every test image, `rows` at a time."""
+    return Answers.of(*ask_both(model, test.images, predict, rows), test.labels)
 
 
 def evaluate(
@@ -51,6 +62,8 @@ def evaluate(
         threshold=threshold,
         threshold_accuracy=point.accuracy,
         offload_share=point.offload_share,
+        only_server_right=answers.only_server_right,
+        curve=tuple(answers.curve()),
         class_samples=class_counts(test.labels, model.classes),
         exit_class_right=class_counts(test.labels[answers.exit_right], model.classes),
         server_class_right=class_counts(test.labels[answers.server_right], model.classes),

@@ -8,29 +8,28 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from hetero_client.calibrate import calibrate
+from hetero_client.calibration import read_calibration
 from hetero_client.data.images import decode, stack
-from hetero_client.device_model import DeviceModel
-from hetero_client.early_exit import OperatingPoint
 from hetero_client.evaluation import answer
 from hetero_client.inference import Answer, Inference, Source, in_batches
-from hetero_client.settings import InferenceSettings
+from hetero_client.settings import DEFAULT_THRESHOLD, InferenceSettings
 from hetero_client.shards import load_test
+from hetero_client.trained import TrainedDevice
 from hetero_client.trainer import Shard
-from hetero_client.transport import ServerLink
 from hetero_common.command import run_command
-from hetero_common.compute import Compute
-from hetero_common.errors import RefusedInput, SettingsError
+from hetero_common.control import OperatingPoint
+from hetero_common.errors import SettingsError
 from hetero_common.plan import Plan
-from hetero_common.rundir import MODEL_FILE, read_plan
-from hetero_common.weights import read_file
 
 
 def main(flags: Sequence[str] | None = None) -> int:
@@ -39,74 +38,74 @@ def main(flags: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: InferenceSettings) -> None:
-    if bool(settings.images) == (settings.dataset is not None):
-        raise SettingsError("give image files, or --dataset to answer a test split, but not both")
-    if settings.curve and settings.dataset is None:
-        raise SettingsError("--curve needs labels: give a --dataset")
+    _check(settings)
     device = TrainedDevice(settings)
-    images, test = _inputs(settings, device.plan)
-    with ServerLink(
-        settings.server,
-        wire_dtype=device.plan.wire,
-        certs=settings.certs,
-        token=settings.resolved_token(),
-        insecure=settings.insecure,
-    ) as link:
-        device.link = link
-        if settings.curve and test is not None:
-            rows = min(settings.batch_size, device.plan.predict_rows)
-            answers = answer(device.model, test, device.predict, rows)
-            _print_curve(answers.curve(), settings)
-        else:
-            inference = Inference(device.model, device.predict, settings.threshold)
-            parts = in_batches(images, min(settings.batch_size, device.plan.predict_rows))
-            given = [each for part in parts for each in inference.answer(part)]
-            _print_answers(given, device.classes, settings, test)
+    if settings.calibrate:
+        calibrate(settings, device)
+    elif settings.curve and settings.dataset is not None:
+        test = _test_images(settings, settings.dataset, device.plan)
+        with device.connected(settings.deadline_ms / 1000) as predict:
+            answers = answer(device.model, test, predict, device.rows)
+        _print_curve(answers.curve(), settings)
+    else:
+        _answer(settings, device)
 
 
-class TrainedDevice:
-    """What a client's finished run directory holds, ready to answer.
-
-    Raises:
-        SettingsError: The directory holds no finished client run.
-    """
-
-    def __init__(self, settings: InferenceSettings) -> None:
-        self.plan = read_plan(settings.run)
-        weights, metadata = read_file(settings.run / MODEL_FILE)
-        if "cut_layer" not in metadata:
-            raise SettingsError(f"{settings.run} is a server's run: name the run of a client")
-        compute = Compute(settings.device, self.plan.precision)
-        self.model = DeviceModel(self.plan, int(metadata["cut_layer"]), compute)
-        try:
-            weights.require_like(self.model.weights())
-        except RefusedInput:
-            raise SettingsError(f"{settings.run} does not hold a device of its plan") from None
-        self.model.load(weights)
-        self.classes: list[str] = json.loads(metadata["classes"])
-        self.link: ServerLink | None = None
-        self._deadline = settings.deadline_ms / 1000
-
-    def predict(self, activations: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Ask the server, within the deadline for each batch."""
-        assert self.link is not None, "a link is set before the first question"
-        for activation in activations:
-            yield from self.link.predict(
-                iter([activation]),
-                cut_layer=self.model.cut_layer,
-                fingerprint=self.model.fingerprint,
-                deadline=self._deadline,
+def _check(settings: InferenceSettings) -> None:
+    """Raise SettingsError where settings do not go together."""
+    if settings.calibrate:
+        if settings.images or settings.curve or settings.samples or settings.threshold is not None:
+            raise SettingsError(
+                "--calibrate chooses the threshold, and takes all images that there are for it: "
+                "leave out image files, --curve, --samples and --threshold"
             )
+        settings.target()
+    elif settings.targets():
+        raise SettingsError("--offload, --accuracy and --max-loss are for --calibrate: add it")
+    elif bool(settings.images) == (settings.dataset is not None):
+        raise SettingsError("give image files, or --dataset to answer a test split, but not both")
+    elif settings.curve and settings.dataset is None:
+        raise SettingsError("--curve needs labels: give a --dataset")
+    if "confidence" in settings.model_fields_set and settings.max_loss is None:
+        raise SettingsError("--confidence is that of --max-loss: give one, or leave it out")
+
+
+def _answer(settings: InferenceSettings, device: TrainedDevice) -> None:
+    threshold, remark = _threshold(settings)
+    images, test = _inputs(settings, device.plan)
+    with device.connected(settings.deadline_ms / 1000) as predict:
+        inference = Inference(device.model, predict, threshold)
+        parts = in_batches(images, device.rows)
+        given = [each for part in parts for each in inference.answer(part)]
+    _print_answers(given, device.classes, settings, test)
+    if remark:
+        print(remark, file=_beside(settings))
+
+
+def _threshold(settings: InferenceSettings) -> tuple[float, str | None]:
+    """The threshold, and where it is from if that was not said."""
+    if settings.threshold is not None:
+        return settings.threshold, None
+    calibration = read_calibration(settings.run)
+    if calibration is None:
+        return DEFAULT_THRESHOLD, None
+    remark = (
+        f"threshold {calibration.threshold:.4g}, chosen by --calibrate for {calibration.target}"
+    )
+    return calibration.threshold, remark
 
 
 def _inputs(settings: InferenceSettings, plan: Plan) -> tuple[Tensor, Shard | None]:
     if settings.dataset is None:
         files = (decode(_read(path), str(path)) for path in settings.images)
         return stack(files, len(settings.images), plan.image_size), None
-    test = load_test(settings.dataset, settings.data_dir, plan)
-    if settings.samples:
-        test = test.first(settings.samples)
+    test = _test_images(settings, settings.dataset, plan)
     return test.images, test
+
+
+def _test_images(settings: InferenceSettings, dataset: str, plan: Plan) -> Shard:
+    test = load_test(dataset, settings.data_dir, plan)
+    return test.first(settings.samples) if settings.samples else test
 
 
 def _read(path: Path) -> bytes:
@@ -143,7 +142,12 @@ def _print_answers(
     elif test is None:
         Console().print(_answer_table(names, answers, classes))
     if test is not None:
-        print(_summary(answers, test), file=sys.stderr if settings.output == "json" else sys.stdout)
+        print(_summary(answers, test), file=_beside(settings))
+
+
+def _beside(settings: InferenceSettings) -> TextIO:
+    """Where sentences go that are not part of the output."""
+    return sys.stderr if settings.output == "json" else sys.stdout
 
 
 def _answer_table(names: list[str], answers: list[Answer], classes: list[str]) -> Table:

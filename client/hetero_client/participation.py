@@ -272,7 +272,7 @@ class Participation:
         self._link.report(report)
         self._underway = None
         self._store.prune(start.keep_from)
-        self._run_dir.event("round", bytes_sent=self._link.bytes_sent, **asdict(report))
+        self._run_dir.event("round", **self._link.traffic(), **asdict(report))
         self._progress.round_done(report)
 
     def _save(self, round_: int) -> None:
@@ -305,6 +305,6 @@ class Participation:
         )
         self._link.report(evaluation)
         self._run_dir.event(
-            "evaluation", bytes_sent=self._link.bytes_sent, last=request.last, **evaluation.record()
+            "evaluation", **self._link.traffic(), last=request.last, **evaluation.record()
         )
         self._progress.evaluated(evaluation)

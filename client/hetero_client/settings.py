@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, SecretStr, field_validator, model_validat
 from pydantic_settings import CliPositionalArg
 from typing_extensions import Self
 
+from hetero_client.thresholds import Target
 from hetero_common.dealing import Dealing
 from hetero_common.errors import SettingsError
 from hetero_common.models.factory import is_factory
@@ -17,6 +18,7 @@ from hetero_common.partition import MIN_SHARD_SIZE, parse_cuts, parse_shard
 from hetero_common.plan import Plan
 from hetero_common.settings import Settings
 
+DEFAULT_THRESHOLD = 0.5
 _OF_THE_SERVER = frozenset({"tokens"})
 """Could be taken for a misspelt `token`."""
 
@@ -33,15 +35,17 @@ class DataSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     alpha: float = Field(0.5, gt=0)
     """Concentration of the dirichlet partition; the lower, the more skewed."""
     min_shard: int = Field(MIN_SHARD_SIZE, ge=MIN_SHARD_SIZE)
-    """Images that each shard gets at least, at the cost of the largest; the run's batch size lets
-    every shard fill a batch."""
+    """Images that each shard gets at least, at the cost of the largest; the run's batch size, and
+    what --validation holds out on top of it, lets every shard fill a batch."""
     size_spread: float = Field(0.0, ge=0, le=5)
     """Spread of the shards' sizes, the standard deviation of their logarithm; 0: as the partition
     has them."""
     cut_skew: float = Field(0.0, ge=0, le=1)
     """Share of the images that go by their class to the clients of one cut layer only: with 1,
     devices of different cut layers see different classes. On a client it takes --cut-layers."""
-    threshold: float = Field(0.5, ge=-1, le=1)
+    validation: float = Field(0.0, ge=0, lt=1)
+    """Share of a shard that is not trained on: images to choose a threshold on (--calibrate)."""
+    threshold: float = Field(DEFAULT_THRESHOLD, ge=-1, le=1)
     """Largest normalized entropy that the exit answers at; 1: always, negative: never."""
     eval_samples: int = Field(1000, ge=1)
     """Test images of an evaluation; the last one takes the whole test split."""
@@ -169,7 +173,7 @@ class ClientSettings(Settings, DataSettings, ModelExpectation, CredentialSetting
     def cuts(self) -> list[int]:
         """Cut layer of each shard, where they were given."""
         _, count = parse_shard(self.shard)
-        return parse_cuts(self.cut_layers, count) if self.cut_layers is not None else []
+        return parse_cuts(self.cut_layers, count)
 
     def resolved_client_id(self) -> str:
         """The client id to register with."""
@@ -179,7 +183,53 @@ class ClientSettings(Settings, DataSettings, ModelExpectation, CredentialSetting
         return self.client_id or default
 
 
-class InferenceSettings(Settings, CredentialSettings, frozen=True):
+class CalibrationSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
+    """Choose the threshold on labeled images that were not trained on, and keep it with the run.
+
+    Exactly one of --offload, --accuracy and --max-loss says what it is chosen for.
+    """
+
+    calibrate: bool = False
+    """Choose the threshold, on the images that the client has held out (--validation), or on those
+    of validation/<class>/* with --dataset folder:PATH."""
+    offload: float | None = Field(None, ge=0, le=1)
+    """Offload at most this share of the images."""
+    accuracy: float | None = Field(None, ge=0, le=1)
+    """Offload as little as reaches this accuracy on the images."""
+    max_loss: float | None = Field(None, ge=0, lt=1)
+    """Offload as little as loses at most this accuracy against the server, on all images like
+    these: the share that the exit answers wrong and the server would have answered right."""
+    confidence: float = Field(0.95, gt=0, lt=1)
+    """Of --max-loss: probability with which it holds."""
+
+    def target(self) -> Target:
+        """What the threshold is to be chosen for.
+
+        Raises:
+            SettingsError: Nothing or more than one thing was said.
+        """
+        targets = self.targets()
+        if len(targets) != 1:
+            given = " and ".join(f"--{target.kind}" for target in targets) or "none of them"
+            raise SettingsError(
+                "--calibrate takes exactly one of --offload, --accuracy and --max-loss, but got "
+                f"{given}"
+            )
+        return targets[0]
+
+    def targets(self) -> list[Target]:
+        """All that was said of it."""
+        given = []
+        if self.offload is not None:
+            given.append(Target("offload", self.offload))
+        if self.accuracy is not None:
+            given.append(Target("accuracy", self.accuracy))
+        if self.max_loss is not None:
+            given.append(Target("max-loss", self.max_loss, self.confidence))
+        return given
+
+
+class InferenceSettings(Settings, CalibrationSettings, CredentialSettings, frozen=True):
     """Answer images with a trained device and, where it is not sure, its server."""
 
     other_commands: ClassVar = _OF_THE_SERVER
@@ -189,8 +239,9 @@ class InferenceSettings(Settings, CredentialSettings, frozen=True):
     """Run directory of the client that was trained."""
     server: str = "127.0.0.1:50051"
     """HOST:PORT of a server that trains this run, or serves it with --serve."""
-    threshold: float = Field(0.5, ge=-1, le=1)
-    """Largest normalized entropy that the exit answers at; 1: always, negative: never."""
+    threshold: float | None = Field(None, ge=-1, le=1)
+    """Largest normalized entropy that the exit answers at; 1: always, negative: never. By default
+    what --calibrate has chosen for this run, else 0.5."""
     deadline_ms: float = Field(2000, gt=0)
     """Milliseconds to wait for the server per request; then the exit answers, degraded."""
     dataset: str | None = None

@@ -1,11 +1,13 @@
-"""The images a client trains and evaluates on, decoded once."""
+"""The images a client trains, chooses its threshold and evaluates on, decoded once."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from hetero_client.data import ImageSource, Split, open_source
@@ -13,7 +15,7 @@ from hetero_client.settings import DataSettings
 from hetero_client.trainer import Shard
 from hetero_common.dealing import deal
 from hetero_common.errors import SettingsError
-from hetero_common.partition import Indices
+from hetero_common.partition import MIN_SHARD_SIZE, Indices
 from hetero_common.plan import Plan
 from hetero_common.sampling import derive_seed, permutation
 
@@ -23,7 +25,7 @@ log = logging.getLogger(__name__)
 def load_shard(
     settings: DataSettings, plan: Plan, index: int, count: int, cuts: Sequence[int] = ()
 ) -> Shard:
-    """Shard `index` (from 0) of `count` of the training images.
+    """What is trained on of shard `index` (from 0) of `count` of the training images.
 
     Args:
         settings: Which images, and how they are dealt out.
@@ -33,18 +35,28 @@ def load_shard(
         cuts: Cut layer of each client; needed where they decide who gets what.
 
     Raises:
-        SettingsError: The data set is missing, unreadable, or has another number of classes, or it
-            can not be dealt out like this.
+        SettingsError: The data set is missing, unreadable, too small, or has another number of
+            classes, or it can not be dealt out like this.
     """
     source = _open(settings.dataset, settings.data_dir, plan, "train")
-    own = deal(source.labels, count, settings.dealing(), plan.seed, cuts)[index]
-    if len(own) < plan.batch_size <= len(source.labels) // count:
+    train, _ = _divide(source, settings, plan, index, count, cuts)
+    least = math.ceil(plan.batch_size / (1 - settings.validation))
+    if len(train) < plan.batch_size and least <= len(source.labels) // count:
         log.warning(
-            "shard %d/%d has %d images, less than a batch: with --min-shard %d, on all clients "
-            "alike, it would be filled up from the largest",
-            *(index + 1, count, len(own), plan.batch_size),
+            "shard %d/%d has %d images to train on, less than a batch: with --min-shard %d, on all "
+            "clients alike, it would be filled up from the largest",
+            *(index + 1, count, len(train), least),
         )
-    return _decode(source, own, plan)
+    return _decode(source, train, plan)
+
+
+def load_validation(
+    settings: DataSettings, plan: Plan, index: int, count: int, cuts: Sequence[int] = ()
+) -> Shard:
+    """What is held out of that shard; takes and raises what `load_shard` does."""
+    source = _open(settings.dataset, settings.data_dir, plan, "train")
+    _, validation = _divide(source, settings, plan, index, count, cuts)
+    return _decode(source, validation, plan)
 
 
 def load_test(dataset: str, data_dir: Path, plan: Plan) -> Shard:
@@ -52,6 +64,40 @@ def load_test(dataset: str, data_dir: Path, plan: Plan) -> Shard:
     source = _open(dataset, data_dir, plan, "test")
     order = permutation(len(source.labels), derive_seed("test order", plan.seed))
     return _decode(source, order, plan)
+
+
+def hold_out(shard: Indices, share: float, seed: int) -> tuple[Indices, Indices]:
+    """Divide a shard into what is trained on and what is not, both in the order of the shard.
+
+    With a share above 0 at least one image is held out.
+
+    Raises:
+        SettingsError: Too little is left to train on.
+    """
+    if share == 0:
+        return shard, shard[:0]
+    count = max(1, round(share * len(shard)))
+    left = len(shard) - count
+    if left < MIN_SHARD_SIZE:
+        raise SettingsError(
+            f"--validation {share:g} leaves {left} of {len(shard)} images to train on, of at least "
+            f"{MIN_SHARD_SIZE} that it takes: hold out fewer"
+        )
+    held_out = np.zeros(len(shard), dtype=bool)
+    held_out[permutation(len(shard), derive_seed("validation", seed))[:count]] = True
+    return shard[~held_out], shard[held_out]
+
+
+def _divide(
+    source: ImageSource,
+    settings: DataSettings,
+    plan: Plan,
+    index: int,
+    count: int,
+    cuts: Sequence[int],
+) -> tuple[Indices, Indices]:
+    shards = deal(source.labels, count, settings.dealing(), plan.seed, cuts)
+    return hold_out(shards[index], settings.validation, plan.seed)
 
 
 def _open(dataset: str, data_dir: Path, plan: Plan, split: Split) -> ImageSource:

@@ -50,7 +50,7 @@ class _Pending:
 
 
 class Trainer:
-    """Trains prefix and exits on a shard with the exits' own loss, the mean over all of them.
+    """Trains prefix and exits on a shard with the exits' own loss, the sum over all of them.
 
     Every random choice is a function of (seed, client id, round, step): the batch, its
     augmentation, dropout. `forward` and `backward` alternate, once per step.
@@ -93,7 +93,7 @@ class Trainer:
         self.model.train(True)
         activation, logits = self.model.forward(images)
         losses = [adjusted_cross_entropy(each.float(), targets, self._offsets) for each in logits]
-        loss = _mean(losses)
+        loss = _total(losses)
         if not math.isfinite(loss.detach()):
             raise NonFinite("the exit's loss on this batch")
         self._pending = _Pending(activation, logits, loss)
@@ -120,7 +120,7 @@ class Trainer:
             teacher = feedback.softmax(dim=1)
             students = [each.float().log_softmax(dim=1) for each in pending.logits]
             divergences = [F.kl_div(each, teacher, reduction="batchmean") for each in students]
-            objective = objective + self._plan.distill_weight * _mean(divergences)
+            objective = objective + self._plan.distill_weight * _total(divergences)
         if feedback is not None and self._plan.feedback == "gradient":
             gradient = feedback.to(pending.activation.dtype)
             torch.autograd.backward([objective, pending.activation], [None, gradient])
@@ -175,5 +175,6 @@ class Trainer:
         self._correct += int((logits.detach().argmax(dim=1) == targets).sum())
 
 
-def _mean(losses: list[Tensor]) -> Tensor:
-    return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+def _total(losses: list[Tensor]) -> Tensor:
+    # The mean would weaken the loss behind the cut layer, which trains the most layers.
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()

@@ -92,6 +92,11 @@ class ServerLink:
         self.bytes_sent = 0
         """Payload of activations and weights, without frame headers."""
         self.bytes_received = 0
+        """Payload of feedback, weights and probabilities."""
+
+    def traffic(self) -> dict[str, int]:
+        """What has been sent and received so far, by the names of docs/runs.md."""
+        return {"bytes_sent": self.bytes_sent, "bytes_received": self.bytes_received}
 
     def status(self) -> ServerStatus:
         """Ask what the server trains, waiting for a server that is not up yet.

@@ -50,6 +50,19 @@ class RoundDone:
     exit_accuracy: float
 
 
+LONGEST_CURVE = 101
+"""Points that a reported curve may have."""
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What one threshold gives: accuracy and share of offloaded images, both in [0, 1]."""
+
+    threshold: float
+    accuracy: float
+    offload_share: float
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Client to server: accuracies in [0, 1] over `samples` test images.
@@ -58,6 +71,9 @@ class Evaluation:
         threshold: Largest normalized entropy that the exit may answer at.
         threshold_accuracy: Accuracy when the server answers above the threshold.
         offload_share: Share of images that the server answers then.
+        only_server_right: Share of images that the server answers right and the exit does not.
+        curve: What other thresholds give, from everything offloaded to nothing; empty if the client
+            does not tell, and then `only_server_right` says nothing.
         class_samples: Test images of each class; empty where nothing is told of classes.
         exit_class_right: How many of them the exit answers right; likewise.
         server_class_right: How many of them the server answers right; likewise.
@@ -70,6 +86,8 @@ class Evaluation:
     threshold: float
     threshold_accuracy: float
     offload_share: float
+    only_server_right: float = 0.0
+    curve: tuple[OperatingPoint, ...] = ()
     class_samples: tuple[int, ...] = ()
     exit_class_right: tuple[int, ...] = ()
     server_class_right: tuple[int, ...] = ()

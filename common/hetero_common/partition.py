@@ -42,12 +42,14 @@ def parse_shard(text: str) -> tuple[int, int]:
     return number - 1, count
 
 
-def parse_cuts(text: str, count: int) -> list[int]:
-    """Read cut layers `3,4,5`, which are dealt out to `count` clients in turn.
+def parse_cuts(text: str | None, count: int) -> list[int]:
+    """Read cut layers `3,4,5`, which are dealt out to `count` clients in turn; of None, none.
 
     Raises:
         SettingsError: It is not of that form.
     """
+    if text is None:
+        return []
     parts = text.split(",")
     if not all(part.strip().isdecimal() and part.isascii() for part in parts):
         raise SettingsError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,8 +65,9 @@ class Plan(
     grad_clip: float = Field(20.0, ge=0)
     """Largest norm of one step's gradient, per side; longer ones are scaled down to it. Honest
     training hardly ever meets the default; 0: no limit."""
-    exits: Literal["last", "all"] = "last"
-    """Train one exit, after the cut layer, or one after each layer by the mean of their losses."""
+    exits: str = "last"
+    """Where a client has exits beside the one after its cut layer: nowhere (last), after each layer
+    of its prefix (all), or after these layers of it, such as 3,4,5."""
     exit_head: ExitHeadKind = "linear"
     """What an exit sees: one number per channel, 4x4 per channel, or a separable convolution."""
     exit_weight: float = Field(1.0, ge=0)
@@ -94,6 +96,13 @@ class Plan(
         normalization.parse(text)
         return text
 
+    @field_validator("exits")
+    @classmethod
+    def _known_exits(cls, text: str) -> str:
+        if text not in ("last", "all") and not re.fullmatch(r"[1-9]\d{0,3}(,[1-9]\d{0,3})*", text):
+            raise ValueError("write last, all, or layers separated by commas, such as 3,4,5")
+        return text
+
     def plan(self) -> Plan:
         """The agreement alone, of settings that hold it among others."""
         return Plan(**{name: getattr(self, name) for name in Plan.model_fields})
@@ -114,9 +123,15 @@ class Plan(
         progress = (at.round + at.step / at.steps) / self.rounds
         return base * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def exit_layers(self, cut_layer: int) -> range:
+    def exit_layers(self, cut_layer: int) -> list[int]:
         """After which layers a client with this cut layer has exits; it answers from the last."""
-        return range(1 if self.exits == "all" else cut_layer, cut_layer + 1)
+        match self.exits:
+            case "last":
+                return [cut_layer]
+            case "all":
+                return list(range(1, cut_layer + 1))
+        listed = {int(number) for number in self.exits.split(",")}
+        return sorted({cut_layer, *(number for number in listed if number < cut_layer)})
 
     def evaluates_after(self, round_: int) -> bool:
         """Whether clients evaluate at the end of `round_`."""

@@ -49,9 +49,13 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much is logged to standard error."""
 
-    def base_file(self) -> Path | None:
-        """A YAML file whose values hold where nothing else sets them."""
-        return None
+    def base(self) -> Mapping[str, Any]:
+        """Values that hold where nothing else sets them; by default, none but the defaults.
+
+        Raises:
+            SettingsError: They can not be read.
+        """
+        return {}
 
     @classmethod
     def settings_customise_sources(
@@ -75,12 +79,10 @@ def load(settings_class: type[S], flags: Sequence[str], program: str) -> S:
     """
     _refuse_misspelt_variables(settings_class)
     file = _config_file(flags)
-    given = _read_yaml(Path(file), settings_class) if file else {}
+    given = read_yaml(Path(file), settings_class) if file else {}
     settings = _resolve(settings_class, flags, program, given)
-    base = settings.base_file()
-    if base is None:
-        return settings
-    return _resolve(settings_class, flags, program, {**_read_yaml(base, settings_class), **given})
+    base = settings.base()
+    return _resolve(settings_class, flags, program, {**base, **given}) if base else settings
 
 
 def _resolve(
@@ -101,7 +103,12 @@ def as_yaml(settings: Settings) -> str:
     return yaml.safe_dump(values, sort_keys=False)
 
 
-def _read_yaml(file: Path, settings_class: type[Settings]) -> Mapping[str, Any]:
+def read_yaml(file: Path, settings_class: type[Settings]) -> Mapping[str, Any]:
+    """Values for settings of this class from a file.
+
+    Raises:
+        SettingsError: It can not be read, or names something else; one sentence.
+    """
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:

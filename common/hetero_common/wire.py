@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -10,6 +11,7 @@ from google.protobuf.message import Message
 from pydantic import ValidationError
 
 from hetero_common.codec import ITEM_BYTES, LARGEST_ACTIVATION, Payload, channels, payload_bytes
+from hetero_common.control import LONGEST_CURVE, OperatingPoint
 from hetero_common.errors import LimitExceeded, Mismatch, RefusedInput, SettingsError
 from hetero_common.plan import Plan
 from hetero_splitee.v1 import service_pb2, tensor_pb2
@@ -28,14 +30,28 @@ D = TypeVar("D", bound="DataclassInstance")
 
 def record_to_wire(record: DataclassInstance, message: type[M]) -> M:
     """A record of `hetero_common.control` as its message of the same fields."""
-    return message(**{f.name: getattr(record, f.name) for f in dataclasses.fields(record)})
+    return message(**dataclasses.asdict(record))
 
 
 def record_from_wire(message: Message, record: type[D]) -> D:
-    """The record of `hetero_common.control` that a message carries."""
+    """The record of `hetero_common.control` that a message carries.
+
+    Raises:
+        RefusedInput: A curve is longer than agreed.
+    """
     values = {f.name: getattr(message, f.name) for f in dataclasses.fields(record)}
+    if "curve" in values:
+        values["curve"] = _curve_from_wire(values["curve"])
     repeated = {f.name for f in dataclasses.fields(record) if isinstance(f.default, tuple)}
     return record(**values | {name: tuple(values[name]) for name in repeated})
+
+
+def _curve_from_wire(points: Sequence[Message]) -> tuple[OperatingPoint, ...]:
+    if len(points) > LONGEST_CURVE:
+        raise RefusedInput(
+            f"a curve has at most {LONGEST_CURVE} points, not {len(points)}: leave some out"
+        )
+    return tuple(record_from_wire(point, OperatingPoint) for point in points)
 
 
 def plan_to_wire(plan: Plan) -> service_pb2.Plan:

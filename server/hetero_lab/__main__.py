@@ -13,9 +13,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hetero_common.command import run_command
 from hetero_common.rundir import PLAN_FILE, SETTINGS_FILE, RunDir
 from hetero_common.settings import as_yaml
+from hetero_common.version import __version__
 from hetero_lab.methods import METHODS
 from hetero_lab.settings import SimulationSettings
 
@@ -41,6 +44,7 @@ def _run_dir(settings: SimulationSettings) -> Iterator[RunDir]:
     with RunDir(settings.run_dir or Path("runs") / name) as run_dir:
         run_dir.write(SETTINGS_FILE, as_yaml(settings))
         run_dir.write(PLAN_FILE, settings.plan().model_dump_json(indent=2))
+        run_dir.event("started", run=name, version=__version__, torch=torch.__version__)
         yield run_dir
         log.info("the run is done: weights and metrics are in %s", run_dir.path)
 
@@ -49,8 +53,12 @@ def _observer(run_dir: RunDir) -> Callable[..., None]:
     def observe(event: str, **fields: Any) -> None:
         run_dir.event(event, **fields)
         if event == "evaluation":
-            scalars = {k: v for k, v in fields.items() if not isinstance(v, list)}
-            shown = {k: round(v, 4) if isinstance(v, float) else v for k, v in scalars.items()}
+            # What moved on the way, the curve, and what is told per class, are for reports.
+            shown = {
+                name: round(value, 4) if isinstance(value, float) else value
+                for name, value in fields.items()
+                if not isinstance(value, (list, tuple)) and not name.startswith("bytes_")
+            }
             log.info("evaluation %s", shown)
 
     return observe

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from hetero_client.settings import (
+    CalibrationSettings,
     ClientSettings,
     CredentialSettings,
     DataSettings,
@@ -24,6 +25,7 @@ from hetero_common.plan import Plan
 from hetero_common.settings import Settings
 from hetero_lab.report import ReportSettings
 from hetero_lab.settings import SimulationSettings
+from hetero_server.presets import PRESETS
 from hetero_server.settings import LimitSettings, ServerSettings, StrategySettings
 
 COMMANDS: dict[str, type[Settings]] = {
@@ -40,6 +42,7 @@ _GROUPS: dict[type, str] = {
     LimitSettings: "limits",
     DataSettings: "data",
     ModelExpectation: "expectation",
+    CalibrationSettings: "calibration",
     CredentialSettings: "credentials",
     Settings: "process",
 }
@@ -77,10 +80,26 @@ Exit codes: 0 done; 1 the run failed; 2 bad input, nothing was started; 130 inte
 The server decides the *agreement* and tells it to every client. A client brings what is its own:
 cut layer, data, device, threads."""
 
+_PRESETS = """\
+`--preset NAME` of hetero-server and hetero-sim changes the defaults below; flags, environment and
+YAML file still go before it. [method.md](method.md#presets) says why they are what they are."""
+
 
 def reference() -> str:
     """The whole page."""
-    return "\n".join([_PREFACE, *(line for command in COMMANDS for line in _section(command))])
+    sections = (line for command in COMMANDS for line in _section(command))
+    return "\n".join([_PREFACE, *_presets(), *sections])
+
+
+def _presets() -> Iterator[str]:
+    named = {name: preset for name, preset in PRESETS.items() if preset}
+    keys = [key for key in SimulationSettings.model_fields if any(key in p for p in named.values())]
+    yield from ("", "## Presets", "", _PRESETS, "")
+    yield from (_row("flag", "default", *named), "|---" * (2 + len(named)) + "|")
+    for key in keys:
+        field = SimulationSettings.model_fields[key]
+        given = (f"`{preset[key]}`" if key in preset else "" for preset in named.values())
+        yield _row(_flag(key, field), _default(field), *given)
 
 
 def _section(command: str) -> Iterator[str]:

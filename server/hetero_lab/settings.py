@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -11,6 +12,7 @@ from hetero_client.settings import DataSettings
 from hetero_common.partition import parse_cuts
 from hetero_common.plan import Plan
 from hetero_common.settings import Settings
+from hetero_server.presets import PRESETS
 from hetero_server.settings import StrategySettings
 
 MethodName = Literal[
@@ -38,6 +40,10 @@ class SimulationSettings(Settings, StrategySettings, DataSettings, Plan, frozen=
     """Number of clients; each gets one shard."""
     cut_layers: str = "3,4,5"
     """Cut layers, separated by commas and dealt out to the clients in turn."""
+
+    def base(self) -> Mapping[str, Any]:
+        """A run starts from its preset."""
+        return PRESETS[self.preset]
 
     @field_validator("cut_layers")
     @classmethod

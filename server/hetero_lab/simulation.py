@@ -97,13 +97,16 @@ class SimulatedClient:
         self._engine.evaluated(self.member.client_id, evaluation)
 
     def _predict(self, activations: Iterator[Tensor]) -> Iterator[Tensor]:
-        member = self.member
+        member, wire = self.member, self._engine.plan.wire
         for activation in activations:
-            arrived = codec.round_trip(activation, self._engine.plan.wire)
-            yield self._engine.predict(arrived, member.cut_layer, member.client_id)
+            arrived = codec.round_trip(activation, wire)
+            answer = self._engine.predict(arrived, member.cut_layer, member.client_id)
+            sent = codec.payload_bytes(tuple(activation.shape), wire)
+            member.predicted(sent, answer.nbytes)
+            yield answer
 
     def _pull(self) -> None:
-        self.trainer.model.load(self._engine.shared.for_cut(self.member.cut_layer))
+        self.trainer.model.load(self._engine.pull(self.member))
 
     def _has_credit(self) -> bool:
         return self.member.received - self.member.applied < self._engine.credits

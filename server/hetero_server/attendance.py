@@ -123,4 +123,4 @@ class Attendance:
     def _others_wait(self, member: Member, awaited: list[Member], done: int) -> bool:
         """Whether somebody who is there is held up by this member."""
         others = (other.attached and other.is_awaited for other in awaited if other is not member)
-        return any(others) and (done > 0 or self.engine.turn() is member)
+        return any(others) and (done > 0 or member in self.engine.turn())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hetero_common.compute import Compute
 from hetero_server.engine import Engine
 from hetero_server.initial import InitialModel
-from hetero_server.orders import ORDERS
+from hetero_server.orders import MIXED_ORDERS, ORDERS
 from hetero_server.roster import Observer
 from hetero_server.saving import Saving
 from hetero_server.settings import StrategySettings
@@ -32,7 +32,8 @@ def build_engine(
         aggregate_every=settings.aggregate_every,
     )
     # A replica sees its own client only, in order; whose batch is next makes no difference to it.
-    order = ORDERS["arrival" if settings.strategy == "averaging" else settings.order]
+    orders = MIXED_ORDERS if settings.strategy == "mixed" else ORDERS
+    order = orders["arrival" if settings.strategy == "averaging" else settings.order]
     return Engine(
         plan,
         initial,

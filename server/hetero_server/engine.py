@@ -204,6 +204,12 @@ class Engine:
         member.progress += 1
         if not intake.is_late(member, round_, self.round):
             member.pushed = weights
+            member.bytes_pushed += self.shared.file_bytes(member.cut_layer)
+
+    def pull(self, member: Member) -> Weights:
+        """The weights that a client is to continue with."""
+        member.bytes_pulled += self.shared.file_bytes(member.cut_layer)
+        return self.shared.for_cut(member.cut_layer)
 
     def round_done(self, client_id: str, report: RoundDone) -> None:
         """A client has sent everything of a round and has pushed its state, where asked to."""
@@ -238,15 +244,15 @@ class Engine:
         errand = self._quarantine.next_errand(self._errands)
         if errand is not None:
             return errand
-        member = self.turn()
-        if member is None or not member.queue:
+        turn = self.turn()
+        if not turn or not all(member.queue for member in turn):
             return None
-        return StepWork(member, member.dequeue())
+        return StepWork([(member, member.dequeue()) for member in turn])
 
-    def turn(self) -> Member | None:
-        """Whose batch is next by the order, arrived or not."""
+    def turn(self) -> Sequence[Member]:
+        """Whose batches are next by the order, arrived or not."""
         if self.phase is not Phase.TRAINING:
-            return None
+            return ()
         return self._order(self.roster.awaited(), self.plan.seed, self.round)
 
     def perform(self, work: Work) -> Outcome:
@@ -258,11 +264,9 @@ class Engine:
     def settle(self, work: Work, outcome: Outcome) -> None:
         """Book what `perform` returned."""
         match work, outcome:
-            case StepWork(member, _), HeteroError() as error:
-                self.roster.dismiss(member.current, MemberState.EVICTED, error, self.round)
-                self._advance()
-            case StepWork(member, batch), StepOutcome() as result:
-                self._book_step(member.current, batch, result)
+            case StepWork(parts), list() as results:
+                for (member, batch), result in zip(parts, results, strict=True):
+                    self._book_step(member.current, batch, result)
             case BoundaryWork(), BoundaryResult() as result:
                 self._book_boundary(result)
             case SaveWork(round_), Saved(failed):
@@ -315,14 +319,9 @@ class Engine:
         self.phase = Phase.TRAINING if members else Phase.WAITING
         push = self.plan.pushes_after(self.round)
         for member in members:
+            keep_from = self._saving.keep_from if self._saving else 0
             member.begin_round(
-                StartRound(
-                    self.round,
-                    member.steps,
-                    member.needs_pull,
-                    push,
-                    keep_from=self._saving.keep_from if self._saving else 0,
-                )
+                StartRound(self.round, member.steps, member.needs_pull, push, keep_from=keep_from)
             )
             self._tell(member, MemberState.TRAINING, member.start)
 
@@ -345,7 +344,11 @@ class Engine:
             given = contributions(participants, self._uniform_weights)
             self._errands.append(BoundaryWork(self.round, given, self.shared))
 
-    def _book_step(self, member: Member, batch: Batch, outcome: StepOutcome) -> None:
+    def _book_step(self, member: Member, batch: Batch, outcome: StepOutcome | HeteroError) -> None:
+        if isinstance(outcome, HeteroError):
+            self.roster.dismiss(member, MemberState.EVICTED, outcome, self.round)
+            self._advance()
+            return
         if not member.in_round or member.start is None or member.start.round != batch.round:
             return  # it has left, or was given up and its round has closed meanwhile
         member.book(batch, outcome)

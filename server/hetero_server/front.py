@@ -85,9 +85,10 @@ class Front:
         self._guard.servicer = servicer
 
     async def close(self, grace: float = 0.0) -> None:
-        """Take no more calls, and give those that are open so many seconds."""
+        """Take no more calls, give those that are open so many seconds, and see them end."""
         self.health.close()
         await self._server.stop(grace)
+        await self._guard.ended()
 
 
 def _require_doors(listen: str, insecure: bool, certs: Path | None, tokens: Path | None) -> None:

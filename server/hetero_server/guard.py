@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import secrets
@@ -37,11 +38,17 @@ class Guard:
         self.servicer: object | None = None
         self._identify = identify
         self._open_calls = open_calls
+        self._in_hand: set[asyncio.Task[Any]] = set()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What gRPC needs to pass on all RPCs."""
         handlers = {m.name: rpc.handler(m, self._behavior(m)) for m in rpc.SERVICE.methods}
         return grpc.method_handlers_generic_handler(rpc.SERVICE.full_name, handlers)
+
+    async def ended(self) -> None:
+        """All calls in hand have ended; a stopped gRPC server has only told them to."""
+        if self._in_hand:
+            await asyncio.wait(self._in_hand)
 
     def _behavior(self, method: MethodDescriptor) -> Callable[..., Any]:
         async def stream(requests: Requests, context: rpc.ServicerContext) -> AsyncIterator[object]:
@@ -68,6 +75,10 @@ class Guard:
     @contextlib.asynccontextmanager
     async def _passed(self, context: rpc.ServicerContext) -> AsyncIterator[Caller]:
         """In the block a known caller's call; nothing but our own errors leaves the process."""
+        task = asyncio.current_task()
+        assert task is not None, "gRPC gives each call a task"
+        self._in_hand.add(task)
+        task.add_done_callback(self._in_hand.discard)
         try:
             caller = Caller.of(context, self._identify)
             with self._open_calls.one_of(caller.identity or caller.session or context.peer()):

@@ -82,13 +82,14 @@ def require_report(report: Report, classes: int) -> None:
 
     They are recorded as JSON, which has no NaN and no infinity.
     """
-    for name, value in vars(report).items():
-        if isinstance(value, tuple):
-            continue
-        if not math.isfinite(value):
-            raise RefusedInput(f"the report's {name} is {value}: it holds finite numbers only")
-        if name.endswith(("_accuracy", "_share")) and not 0 <= value <= 1:
-            raise RefusedInput(f"the report's {name} is {value:g}: a share lies within 0..1")
+    numbers = {k: v for k, v in vars(report).items() if not isinstance(v, tuple)}
+    curve = report.curve if isinstance(report, Evaluation) else ()
+    for record in (numbers, *map(vars, curve)):
+        for name, value in record.items():
+            if not math.isfinite(value):
+                raise RefusedInput(f"the report's {name} is {value}: it holds finite numbers only")
+            if name.endswith(("accuracy", "share", "right")) and not 0 <= value <= 1:
+                raise RefusedInput(f"the report's {name} is {value:g}: a share lies within 0..1")
     if isinstance(report, Evaluation):
         _require_classes(report, classes)
 

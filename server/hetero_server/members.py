@@ -103,6 +103,13 @@ class Member:
         last_ack: Kept for a copy of the step, where it has feedback.
         needs_pull: Its weights are behind the shared ones.
         pending_samples: Samples applied since the last aggregation; its weight there.
+        bytes_received: Activations of its training batches. This and the other bytes are counted
+            since it registered, as they travel, without headers and frames.
+        bytes_returned: Feedback on them.
+        bytes_pushed: Weights that it has sent.
+        bytes_pulled: Weights that it was given.
+        bytes_asked: Activations that it has asked predictions for.
+        bytes_answered: The probabilities that it got.
         tally: Sums over the applied steps of the current round.
         progress: Grows with everything that comes from it and moves the run on.
     """
@@ -136,6 +143,11 @@ class Member:
     pending_samples: int = 0
     samples: int = 0
     bytes_received: int = 0
+    bytes_returned: int = 0
+    bytes_pushed: int = 0
+    bytes_pulled: int = 0
+    bytes_asked: int = 0
+    bytes_answered: int = 0
     tally: Tally = field(default_factory=Tally)
     progress: int = 0
     _heir: Member | None = None
@@ -229,8 +241,16 @@ class Member:
         self.tally.add(outcome, batch.rows)
         accuracy = outcome.correct / batch.rows
         ack = Ack(batch.round, batch.step, outcome.loss, accuracy, feedback=outcome.feedback)
-        self.last_ack = ack if outcome.feedback is not None else None
+        self.last_ack = None
+        if outcome.feedback is not None:
+            self.last_ack = ack
+            self.bytes_returned += outcome.feedback.data.nbytes
         self.outbox.append(ack)
+
+    def predicted(self, asked: int, answered: int) -> None:
+        """Count the bytes of a prediction."""
+        self.bytes_asked += asked
+        self.bytes_answered += answered
 
     def round_record(self) -> dict[str, Any]:
         """What is recorded of its round."""
@@ -243,7 +263,7 @@ class Member:
             **self.tally.record(),
             "exit_loss": report.exit_loss if report else None,
             "exit_train_accuracy": report.exit_accuracy if report else None,
-            "bytes_received": self.bytes_received,
+            **self._traffic(),
         }
 
     def evaluation_record(self, evaluation: Evaluation) -> dict[str, Any]:
@@ -251,13 +271,22 @@ class Member:
         return {
             "client": self.client_id,
             "cut_layer": self.cut_layer,
-            "bytes_received": self.bytes_received,
+            **self._traffic(),
             **evaluation.record(),
         }
 
+    def _traffic(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in TRAFFIC_FIELDS}
+
+
+TRAFFIC_FIELDS = (
+    *("bytes_received", "bytes_returned", "bytes_pushed", "bytes_pulled"),
+    *("bytes_asked", "bytes_answered"),
+)
+"""Fields of a member that count bytes, by the names of docs/runs.md."""
 
 KEPT_FIELDS = (
     *("client_id", "cut_layer", "shard_size", "class_counts", "steps", "completed", "needs_pull"),
-    *("pending_samples", "samples", "bytes_received"),
+    *("pending_samples", "samples", *TRAFFIC_FIELDS),
 )
 """Fields of a member that a checkpoint keeps."""

@@ -1,7 +1,8 @@
 """In which order the clients' batches reach the server model.
 
-An order looks at the members of a round and names the one whose batch is next, whether that has
-arrived or not; None if it is nobody's turn. It keeps no state: members leave and queues fill
+An order looks at the members of a round and names those whose batches are next, whether they have
+arrived or not; nobody, if it is nobody's turn. It is one member, but where batches are mixed: those
+of all that are named make up one step. An order keeps no state: members leave and queues fill
 meanwhile.
 """
 
@@ -12,33 +13,44 @@ from collections.abc import Callable, Sequence
 from hetero_common.sampling import derive_seed, permutation
 from hetero_server.members import Member
 
-Order = Callable[[Sequence[Member], int, int], Member | None]
-"""(members of the round, seed, round) -> whose batch is next."""
+Order = Callable[[Sequence[Member], int, int], Sequence[Member]]
+"""(members of the round, seed, round) -> whose batches are next."""
 
 
-def arrival(members: Sequence[Member], seed: int, round_: int) -> Member | None:
+def arrival(members: Sequence[Member], seed: int, round_: int) -> Sequence[Member]:
     """First come, first served."""
-    waiting = [member for member in members if member.queue]
-    return min(waiting, key=lambda member: member.arrivals[0], default=None)
+    return waiting(members, seed, round_)[:1]
 
 
-def interleaved(members: Sequence[Member], seed: int, round_: int) -> Member | None:
+def interleaved(members: Sequence[Member], seed: int, round_: int) -> Sequence[Member]:
     """Every client's step s, in a permutation seeded per step, before anybody's step s + 1."""
-    unfinished = [member for member in members if member.applied < member.steps]
-    if not unfinished:
-        return None
-    step = min(member.applied for member in unfinished)
-    turns = _permutation(members, seed, round_, step)
-    return next(m for m in turns if m.applied == step and m.applied < m.steps)
+    return abreast(members, seed, round_)[:1]
 
 
-def relay(members: Sequence[Member], seed: int, round_: int) -> Member | None:
+def relay(members: Sequence[Member], seed: int, round_: int) -> Sequence[Member]:
     """One client's whole round after another's, in a permutation seeded per round."""
     turns = _permutation(members, seed, round_, "relay")
-    return next((member for member in turns if member.applied < member.steps), None)
+    return [member for member in turns if member.applied < member.steps][:1]
+
+
+def waiting(members: Sequence[Member], seed: int, round_: int) -> Sequence[Member]:
+    """Mixed: everybody who has a batch here."""
+    here = [member for member in members if member.queue]
+    return sorted(here, key=lambda member: member.arrivals[0])
+
+
+def abreast(members: Sequence[Member], seed: int, round_: int) -> Sequence[Member]:
+    """Mixed: everybody's step s, before anybody's step s + 1."""
+    unfinished = [member for member in members if member.applied < member.steps]
+    if not unfinished:
+        return []
+    step = min(member.applied for member in unfinished)
+    turns = _permutation(members, seed, round_, step)
+    return [member for member in turns if member.applied == step and member.applied < member.steps]
 
 
 ORDERS: dict[str, Order] = {"arrival": arrival, "interleaved": interleaved, "relay": relay}
+MIXED_ORDERS: dict[str, Order] = {"arrival": waiting, "interleaved": abreast}
 
 
 def _permutation(

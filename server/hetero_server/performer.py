@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 
 from hetero_common import codec
 from hetero_common.compute import seed_step
-from hetero_common.errors import RefusedInput
+from hetero_common.errors import HeteroError, RefusedInput
 from hetero_common.logit_adjustment import logit_offsets
 from hetero_common.plan import Plan, StepAt
 from hetero_server.boundary import BoundaryResult, cross_boundary
 from hetero_server.members import Batch, Member
-from hetero_server.strategies import Strategy
+from hetero_server.strategies import ClientBatch, Strategy
+from hetero_server.suffix import StepResult
 from hetero_server.tally import StepOutcome
 from hetero_server.updates import sift
 from hetero_server.work import (
@@ -46,11 +48,8 @@ class Performer:
                 self._strategy.add(member.client_id, member.cut_layer)
             case LeaveWork(member):
                 self._strategy.remove(member.client_id)
-            case StepWork(member, batch):
-                try:
-                    return self._step(member, batch)
-                except RefusedInput as error:
-                    return error
+            case StepWork(parts):
+                return self._step(parts)
             case ForgetWork(member):
                 self._strategy.forget_statistics(member.client_id)
             case BoundaryWork():
@@ -68,13 +67,20 @@ class Performer:
         )
         return dataclasses.replace(result, norms=sifted.norms, left_out=sifted.left_out)
 
-    def _step(self, member: Member, batch: Batch) -> StepOutcome:
-        activation = codec.decode(batch.payload)
-        seed_step(self._plan.seed, "server", member.client_id, batch.round, batch.step)
-        at = StepAt(batch.round, batch.step, member.steps)
-        labels = torch.tensor(batch.labels, dtype=torch.int64)
-        offsets = logit_offsets(self._plan, member.class_counts)
-        result = self._strategy.step(member.client_id, activation, labels, at, offsets)
+    def _step(self, parts: Sequence[tuple[Member, Batch]]) -> list[StepOutcome | HeteroError]:
+        decoded = [_decoded(self._plan, member, batch) for member, batch in parts]
+        batches = [batch for batch in decoded if isinstance(batch, ClientBatch)]
+        draws = [draw for b in batches for draw in (b.client_id, b.at.round, b.at.step)]
+        seed_step(self._plan.seed, "server", *draws)
+        results = iter(self._strategy.step(batches) if batches else ())
+        return [
+            self._outcome(next(results) if isinstance(batch, ClientBatch) else batch)
+            for batch in decoded
+        ]
+
+    def _outcome(self, result: StepResult | RefusedInput) -> StepOutcome | HeteroError:
+        if isinstance(result, RefusedInput):
+            return result
         feedback = result.feedback
         payload = None if feedback is None else codec.encode(feedback, self._plan.wire)
         return StepOutcome(
@@ -84,3 +90,14 @@ class Performer:
             result.gradient_norm,
             result.activation_peak,
         )
+
+
+def _decoded(plan: Plan, member: Member, batch: Batch) -> ClientBatch | RefusedInput:
+    try:
+        activation = codec.decode(batch.payload)
+    except RefusedInput as error:
+        return error
+    labels = torch.tensor(batch.labels, dtype=torch.int64)
+    at = StepAt(batch.round, batch.step, member.steps)
+    offsets = logit_offsets(plan, member.class_counts)
+    return ClientBatch(member.client_id, activation, labels, at, offsets)

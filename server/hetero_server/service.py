@@ -176,7 +176,7 @@ class HeteroSplitService:
         self, request: pb.PullStateRequest, caller: Caller
     ) -> AsyncIterator[Frame[pb.PullStateResponse]]:
         """Give a client the weights to continue with."""
-        weights = self._engine.shared.for_cut(self._sessions.member(caller).cut_layer)
+        weights = self._engine.pull(self._sessions.member(caller))
         data = memoryview(await self.runner.compute.run(weights.to_bytes))
         header = pb.StateHeader(round=self._engine.round, bytes=data.nbytes)
         for frame in frames(pb.PullStateResponse(header=header), data):
@@ -208,6 +208,8 @@ class HeteroSplitService:
             answer = await self.runner.compute.run(
                 partial(self._predict, payload, cut_layer, client_id)
             )
+            if member is not None:
+                member.predicted(tensor.nbytes, answer.nbytes)
             del payload  # its memory, until the next one has come
             yield pb.PredictResponse(probabilities=answer.numpy().tobytes(), rows=len(answer))
 

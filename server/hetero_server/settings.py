@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
+from typing_extensions import Self
 
 from hetero_common.plan import Plan
 from hetero_common.rundir import SETTINGS_FILE
-from hetero_common.settings import Settings
+from hetero_common.settings import Settings, read_yaml
+from hetero_server.presets import PRESETS
 
 
 class StrategySettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     """How the server trains its layers."""
 
-    strategy: Literal["sequential", "averaging"] = "sequential"
-    """One shared server model, or a replica per client that is averaged layer by layer."""
+    preset: Literal["default", "paper"] = "default"
+    """Where the settings of the method start from: the best found, or the plain method of the
+    paper."""
+    strategy: Literal["sequential", "averaging", "mixed"] = "sequential"
+    """One shared server model, that takes the clients' batches one after another; a replica per
+    client, averaged layer by layer; or one shared model that takes the batches of several clients
+    in one step, and is averaged with the clients' copies of its layers."""
     order: Literal["arrival", "interleaved", "relay"] = "arrival"
     """Order of the clients' batches: as they come, step by step in a seeded order, or one client
     after another within a round. The last two make a run repeatable bit for bit with sequential;
-    averaging is so in any order."""
+    averaging is so in any order. With mixed: what is there when the server is free, or everybody's
+    next batch."""
     aggregate_every: int = Field(1, ge=1)
     """Rounds between cross-layer aggregations of the replicas (averaging)."""
     aggregate_weights: Literal["samples", "uniform"] = "samples"
@@ -28,6 +37,15 @@ class StrategySettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     quarantine: int = Field(8, ge=0, le=32)
     """Outliers among a client's last 32 steps, or its last 32 pushed weights, that send it away for
     the rest of the run; 0: never."""
+
+    @model_validator(mode="after")
+    def _no_mixed_relay(self) -> Self:
+        if self.strategy == "mixed" and self.order == "relay":
+            raise ValueError(
+                "--strategy mixed takes the batches of all clients at once, so there is no "
+                "--order relay: choose arrival or interleaved"
+            )
+        return self
 
 
 class LimitSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
@@ -88,9 +106,11 @@ class ServerSettings(Settings, StrategySettings, LimitSettings, Plan, frozen=Tru
     serve: Path | None = None
     """Train nothing: answer predictions with the model of this finished run directory."""
 
-    def base_file(self) -> Path | None:
-        """A resumed run goes on with its own settings."""
-        return self.resume / SETTINGS_FILE if self.resume else None
+    def base(self) -> Mapping[str, Any]:
+        """A resumed run goes on with its own settings, a new one starts from its preset."""
+        if self.resume is None:
+            return PRESETS[self.preset]
+        return read_yaml(self.resume / SETTINGS_FILE, type(self))
 
     @field_validator("listen")
     @classmethod

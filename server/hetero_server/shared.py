@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -27,11 +27,21 @@ class SharedWeights(Weights):
     """
 
     exit_layers: Callable[[int], Iterable[int]] = lambda cut_layer: (cut_layer,)
+    _file_bytes: dict[int, int] = field(default_factory=dict)
 
     def for_cut(self, cut_layer: int) -> Weights:
         """What a client with this cut layer pulls: layers 1..cut_layer and its exits."""
         layers = {k: state for k, state in self.layers.items() if k <= cut_layer}
         return Weights(layers, {k: self.exits[k] for k in self.exit_layers(cut_layer)})
+
+    def file_bytes(self, cut_layer: int) -> int:
+        """Size of the file that a client with this cut layer pulls, and of the one that it pushes.
+
+        It depends on names and shapes alone, so it is the same in every round.
+        """
+        if cut_layer not in self._file_bytes:
+            self._file_bytes[cut_layer] = len(self.for_cut(cut_layer).to_bytes())
+        return self._file_bytes[cut_layer]
 
     def read_pushed(self, cut_layer: int, data: bytes) -> Weights:
         """The weights that a client with this cut layer has pushed.

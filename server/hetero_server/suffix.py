@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hetero_common.aggregation import LayerStates
@@ -17,6 +18,23 @@ from hetero_common.errors import NonFinite, RefusedInput
 from hetero_common.logit_adjustment import adjusted_cross_entropy
 from hetero_common.plan import Plan, StepAt
 from hetero_common.weights import Weights, layer_states, load_states
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A mini-batch that enters after a cut layer.
+
+    Attributes:
+        activation: (B, ...).
+        labels: (B,) int64.
+        cut_layer: The last layer that it has passed.
+        offsets: (classes,), added to its logits in the loss; None: nothing is.
+    """
+
+    activation: Tensor
+    labels: Tensor
+    cut_layer: int
+    offsets: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -87,30 +105,65 @@ class Suffix:
             RefusedInput: A value is beyond `LARGEST_ACTIVATION`; nothing was changed.
             NonFinite: The loss or its gradient is not finite; no weight was changed.
         """
-        largest = _require_bounded(activation)
-        wants_gradient = self._plan.feedback == "gradient"
-        entering = self._compute.place(activation).detach().requires_grad_(wants_gradient)
-        targets = self._compute.place(labels)
-        placed = None if offsets is None else self._compute.place(offsets)
+        return self.train_together([Entry(activation, labels, cut_layer, offsets)], at)[0]
+
+    def train_together(self, entries: Sequence[Entry], at: StepAt) -> list[StepResult]:
+        """One optimizer step on the mean loss over the images of all entries.
+
+        Each enters after its own cut layer; the layers behind it, and their BatchNorm, see it as
+        one batch with those that have entered before.
+
+        Raises:
+            RefusedInput, NonFinite: As `train_step` does.
+        """
+        peaks = [require_bounded(entry.activation) for entry in entries]
+        placed = [self._placed(entry) for entry in entries]
+        order = sorted(range(len(entries)), key=lambda index: entries[index].cut_layer)
+        by_depth = [placed[index] for index in order]
+        rows = [len(entry.labels) for entry in by_depth]
         self._learner.zero_grad()
-        self._buffers_before = self._copy_buffers(cut_layer)
+        self._buffers_before = self._copy_buffers(by_depth[0].cut_layer)
         with self._compute.autocast():
-            logits = self._forward(entering, cut_layer, training=True)
-            loss = adjusted_cross_entropy(logits, targets, placed)
+            joint = self._forward([(entry.cut_layer, entry.activation) for entry in by_depth])
+            adjusted = _adjusted(joint, rows, [entry.offsets for entry in by_depth])
+            loss = F.cross_entropy(adjusted, _joined([entry.labels for entry in by_depth]))
         if not math.isfinite(loss.detach()):
             raise NonFinite("the server's loss on this batch")
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self._learner.step(at)
-        correct = int((logits.detach().argmax(dim=1) == targets).sum())
-        feedback = {"gradient": entering.grad, "logits": logits.detach(), "none": None}
-        returned = feedback[self._plan.feedback]
-        return StepResult(
-            float(loss.detach()),
-            correct,
-            None if returned is None else returned.float().cpu(),
-            norm,
-            largest,
+        logits = dict(zip(order, torch.split(joint.detach(), rows), strict=True))
+        return [
+            StepResult(
+                float(loss.detach() if len(entries) == 1 else _own_loss(entry, logits[i])),
+                int((logits[i].argmax(dim=1) == entry.labels).sum()),
+                self._feedback(entry.activation, logits[i], len(joint)),
+                norm,
+                peaks[i],
+            )
+            for i, entry in enumerate(placed)
+        ]
+
+    def _placed(self, entry: Entry) -> Entry:
+        """Where the layers are; its activation gathers a gradient if the plan asks for one."""
+        place, wants_gradient = self._compute.place, self._plan.feedback == "gradient"
+        return Entry(
+            place(entry.activation).detach().requires_grad_(wants_gradient),
+            place(entry.labels),
+            entry.cut_layer,
+            None if entry.offsets is None else place(entry.offsets),
         )
+
+    def _feedback(self, entering: Tensor, logits: Tensor, rows: int) -> Tensor | None:
+        """Of one entry of a step that took in so many rows."""
+        match self._plan.feedback:
+            case "none":
+                return None
+            case "logits":
+                return logits.float().cpu()
+        gradient = entering.grad
+        assert gradient is not None, "the plan asked for it"
+        # Of the mean over the entry's own images, whoever else was in the step.
+        return (gradient * (rows / len(logits))).float().cpu()
 
     @torch.no_grad()
     def forget_statistics(self) -> None:
@@ -126,11 +179,11 @@ class Suffix:
             RefusedInput: The cut layer lies before the first layer held, or a value is beyond
                 `LARGEST_ACTIVATION`.
         """
-        _require_bounded(activation)
+        require_bounded(activation)
         if cut_layer + 1 not in self._layers:
             raise RefusedInput(f"the server has no layer {cut_layer + 1} yet: cut deeper")
         with self._compute.autocast():
-            logits = self._forward(self._compute.place(activation), cut_layer, training=False)
+            logits = self._forward([(cut_layer, self._compute.place(activation))], training=False)
         return logits.float().softmax(dim=1).cpu()
 
     def states(self) -> LayerStates:
@@ -156,14 +209,33 @@ class Suffix:
         layers = (layer for number, layer in self._layers.items() if number > cut_layer)
         return [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers()]
 
-    def _forward(self, activation: Tensor, cut_layer: int, *, training: bool) -> Tensor:
+    def _forward(self, entering: Sequence[tuple[int, Tensor]], *, training: bool = True) -> Tensor:
+        """Logits of all that enters, in its order: by ascending cut layers."""
+        current: list[Tensor] = []
         for number, layer in self._layers.items():
-            if number > cut_layer:
-                activation = layer.train(training)(activation)
-        return activation
+            current += [activation for cut_layer, activation in entering if cut_layer == number - 1]
+            if current:
+                current = [layer.train(training)(_joined(current))]
+        return current[0]
 
 
-def _require_bounded(activation: Tensor) -> float:
+def _own_loss(entry: Entry, logits: Tensor) -> Tensor:
+    return adjusted_cross_entropy(logits.float(), entry.labels, entry.offsets)
+
+
+def _adjusted(joint: Tensor, rows: list[int], offsets: Sequence[Tensor | None]) -> Tensor:
+    """The logits of all entries, of so many rows each, plus the entry's offsets if it has any."""
+    if all(own is None for own in offsets):
+        return joint
+    parts = zip(torch.split(joint, rows), offsets, strict=True)
+    return _joined([logits if own is None else logits + own for logits, own in parts])
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+
+
+def require_bounded(activation: Tensor) -> float:
     """The largest absolute value of an activation; RefusedInput if it is too large."""
     low, high = torch.aminmax(activation)
     largest = float(max(-low, high))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +31,9 @@ class LeaveWork:
 
 @dataclass(frozen=True)
 class StepWork:
-    """The next batch, by the order."""
+    """The next batches, by the order: of one member, or of several to be mixed."""
 
-    member: Member
-    batch: Batch
+    parts: Sequence[tuple[Member, Batch]]
 
 
 @dataclass(frozen=True)
@@ -70,4 +69,4 @@ class Saved:
 
 
 Work = JoinWork | LeaveWork | StepWork | ForgetWork | BoundaryWork | SaveWork
-Outcome = StepOutcome | BoundaryResult | Saved | HeteroError | None
+Outcome = Sequence[StepOutcome | HeteroError] | BoundaryResult | Saved | None

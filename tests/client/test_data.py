@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hetero_client.data import ImageSource, Split, open_source
+from hetero_client.data import ImageSource, Split, open_source, open_validation
 from hetero_client.data.images import decode, fit
 from hetero_client.data.torchvision_shim import torchvision
 from hetero_common.errors import SettingsError
@@ -186,6 +186,52 @@ def test_the_test_split_may_not_add_a_class(tmp_path: Path) -> None:
     path = write_folder(tmp_path, {"train/cat/1.png": image, "test/emu/1.png": image})
     with pytest.raises(SettingsError, match="has test images of emu, but no train images"):
         open_folder(path, "test")
+
+
+@stores
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_validation_split_has_the_classes_of_the_device(
+    store: Store, alone: bool, tmp_path: Path
+) -> None:
+    """In their order, whether or not there are others or all of them in the folder."""
+    pixels = noise(3, 6, 6, 3)
+    files = {
+        "validation/dog/1.png": encode(pixels[1]),
+        "validation/cat/1.png": encode(pixels[0]),
+    }
+    if not alone:
+        files |= {f"{split}/emu/1.png": encode(pixels[2]) for split in ("train", "test")}
+    source = open_validation(f"folder:{store(tmp_path, files)}", ["dog", "emu", "cat"])
+    assert source.classes == ("dog", "emu", "cat")
+    assert source.labels.tolist() == [2, 0]
+    assert torch.equal(read_all(source, 6), channels_first(pixels[:2]))
+
+
+def test_a_validation_split_is_not_trained_or_tested_on(tmp_path: Path) -> None:
+    image = encode(noise(4, 4))
+    files = {f"{split}/cat/1.png": image for split in ("train", "test")}
+    path = write_folder(tmp_path, files | {"validation/emu/1.png": image})
+    for split in ("train", "test"):
+        source = open_source(f"folder:{path}", Path("unused"), split)
+        assert (source.classes, source.labels.tolist()) == (("cat",), [0])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "sentence"),
+    [
+        ("digits", r"^digits is not for choosing a threshold: leave --dataset out to take the "),
+        ("folder:", r"^folder: is not for choosing a threshold: "),
+        ("folder:{path}", r"has validation images of emu, but no train images: every class of val"),
+        ("folder:{path}/train", r"/train has no images in validation/<class>/: put them there as "),
+        ("folder:{path}/nowhere", r"/nowhere does not exist: give folder:PATH"),
+    ],
+)
+def test_what_can_not_be_chosen_with_is_named(dataset: str, sentence: str, tmp_path: Path) -> None:
+    path = write_folder(
+        tmp_path, {f"{name}/1.png": encode(noise(4, 4)) for name in ("train/cat", "validation/emu")}
+    )
+    with pytest.raises(SettingsError, match=sentence):
+        open_validation(dataset.format(path=path), ["cat", "dog"])
 
 
 def test_a_path_must_be_a_folder_or_a_zip(tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ def test_answers_compare_both_sides_with_the_labels() -> None:
     answers = Answers.of(exit_, server, torch.tensor([3, 1, 2]))
     assert answers.exit_right.tolist() == [False, True, True]
     assert answers.server_right.tolist() == [True, True, False]
+    assert answers.only_server_right == 1 / 3
     assert answers.entropy.tolist() == normalized_entropy(exit_).tolist()
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hetero_client.device_model import DeviceModel
-from hetero_client.early_exit import normalized_entropy
+from hetero_client.early_exit import Answers, normalized_entropy
 from hetero_client.evaluation import answer, evaluate
 from hetero_client.trainer import Shard
 from hetero_common import normalization
@@ -158,7 +158,10 @@ def test_a_report_holds_the_accuracies_of_exit_server_and_both(
 
     right = probabilities.argmax(dim=1) == test.labels
     assert 0 < share(right) < 1
+    both = Answers.of(probabilities, F.one_hot(test.labels, 10).float(), test.labels)
     told = asdict(report)
+    told.pop("curve")
+    assert report.curve == tuple(both.curve())
     of_class = [test.labels == number for number in range(10)]
     held = tuple(int(those.sum()) for those in of_class)
     assert told.pop("class_samples") == told.pop("server_class_right") == held
@@ -172,6 +175,7 @@ def test_a_report_holds_the_accuracies_of_exit_server_and_both(
             "threshold": threshold,
             "threshold_accuracy": share(right | (entropy > threshold)),
             "offload_share": offloaded / 40,
+            "only_server_right": 1 - share(right),
         },
         rel=1e-12,
     )

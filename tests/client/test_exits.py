@@ -44,7 +44,8 @@ def test_the_richer_heads_see_where_something_is(kind: ExitHeadKind) -> None:
 def test_a_client_has_the_exits_that_the_plan_says(kind: ExitHeadKind) -> None:
     last = device_model(plan_of(exit_head=kind), cut_layer=3)
     every = device_model(plan_of(exit_head=kind, exits="all"), cut_layer=3)
-    assert (list(last.heads), list(every.heads)) == ([3], [1, 2, 3])
+    some = device_model(plan_of(exit_head=kind, exits="4,2,2"), cut_layer=3)
+    assert (list(last.heads), list(every.heads), list(some.heads)) == ([3], [1, 2, 3], [2, 3])
     assert sorted(every.weights().exits) == [1, 2, 3]
     assert every.head is every.heads[3]
     activation, logits = every.forward(some_images(5).images)
@@ -52,7 +53,7 @@ def test_a_client_has_the_exits_that_the_plan_says(kind: ExitHeadKind) -> None:
     assert activation.shape[1:] == every.activation_shape
 
 
-def test_the_loss_is_the_mean_over_the_exits_and_trains_each_of_them() -> None:
+def test_the_loss_is_the_sum_over_the_exits_and_trains_each_of_them() -> None:
     plan = plan_of(exits="all")
     model = device_model(plan, cut_layer=3)
     trainer = Trainer(plan, "c", model, some_images(20), 4)
@@ -60,7 +61,7 @@ def test_the_loss_is_the_mean_over_the_exits_and_trains_each_of_them() -> None:
     sent = trainer.forward(0, 0)
     assert trainer._pending is not None
     losses = [F.cross_entropy(each, sent.labels) for each in trainer._pending.logits]
-    assert trainer._pending.loss == torch.stack(losses).mean()
+    assert trainer._pending.loss == torch.stack(losses).sum()
     trainer.backward(0, 0)
     after = model.weights()
     for states, old in ((after.layers, before.layers), (after.exits, before.exits)):

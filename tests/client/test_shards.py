@@ -10,7 +10,7 @@ import torch
 
 from hetero_client.data import open_source
 from hetero_client.settings import ClientSettings, DataSettings
-from hetero_client.shards import load_shard
+from hetero_client.shards import load_shard, load_validation
 from hetero_common.dealing import Dealing, deal
 from hetero_common.partition import parse_shard
 from hetero_common.plan import Plan
@@ -70,6 +70,34 @@ def test_a_device_whose_shard_is_below_a_batch_says_what_to_do(
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert 0 < len(below) == len(told) and min(sizes[1]) >= 64
     assert told[0] == (
-        f"shard {below[0]}/12 has {sizes[0][below[0] - 1]} images, less than a batch: with "
-        "--min-shard 64, on all clients alike, it would be filled up from the largest"
+        f"shard {below[0]}/12 has {sizes[0][below[0] - 1]} images to train on, less than a "
+        "batch: with --min-shard 64, on all clients alike, it would be filled up from the largest"
     )
+
+
+def test_what_is_held_out_does_not_fill_a_batch(caplog: pytest.LogCaptureFixture) -> None:
+    """What is advised makes up for it."""
+    plan = PLAN.model_copy(update={"batch_size": 64})
+    held = ("--partition", "dirichlet", "--alpha", "0.1", "--validation", "0.3")
+    for least, warned in ((64, True), (92, False)):
+        flags = (*held, "--min-shard", str(least))
+        shards = [load_shard(client(n, 12, *flags), plan, n - 1, 12) for n in range(1, 13)]
+        assert (min(len(shard.labels) for shard in shards) < 64) == warned
+        assert any("with --min-shard 92" in text for text in caplog.messages) == warned
+        caplog.clear()
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_validation_images_are_held_out_of_the_own_shard_as_it_was_dealt(kind: str) -> None:
+    count = 7
+    for number in range(1, count + 1):
+        whole, divided = (
+            client(number, count, *DATA[kind], *flags) for flags in ((), ("--validation", "0.2"))
+        )
+        cuts = divided.cuts()
+        shard = load_shard(whole, PLAN, number - 1, count, cuts)
+        train = load_shard(divided, PLAN, number - 1, count, cuts)
+        held = load_validation(divided, PLAN, number - 1, count, cuts)
+        assert len(held.labels) == max(1, round(0.2 * len(shard.labels)))
+        together = [image.numpy().tobytes() for part in (train, held) for image in part.images]
+        assert sorted(together) == sorted(image.numpy().tobytes() for image in shard.images)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -18,13 +18,16 @@ from hetero_client.trainer import Shard, Trainer
 from hetero_common import normalization
 from hetero_common.aggregation import LayerStates
 from hetero_common.compute import Compute
-from hetero_common.plan import Feedback, Plan, StepAt
+from hetero_common.errors import RefusedInput
+from hetero_common.plan import Feedback, Plan
 from hetero_common.sampling import augment, batch_indices, derive_seed
 from hetero_common.weights import load_states, numbered
 from hetero_lab.simulation import SimulatedClient, simulate
 from hetero_server.engine import Engine
 from hetero_server.initial import InitialModel
 from hetero_server.orders import arrival
+from hetero_server.strategies import ClientBatch
+from hetero_server.strategies.base import one_by_one
 from hetero_server.suffix import StepResult
 
 PLAN = Plan(
@@ -154,16 +157,12 @@ class HostileStrategy:
 
     def remove(self, client_id: str) -> None: ...
 
-    def step(
-        self,
-        client_id: str,
-        activation: Tensor,
-        labels: Tensor,
-        at: StepAt,
-        offsets: Tensor | None = None,
-    ) -> StepResult:
+    def step(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
+        return one_by_one(self._train, batches)
+
+    def _train(self, batch: ClientBatch) -> StepResult:
         self.steps += 1
-        return StepResult(-1e30, 0, torch.full_like(activation, 3e38))
+        return StepResult(-1e30, 0, torch.full_like(batch.activation, 3e38))
 
     def forget_statistics(self, client_id: str) -> None: ...
 
@@ -317,7 +316,7 @@ def skewed_images() -> Shard:
 
 @pytest.mark.parametrize("exits", ["last", "all"])
 def test_the_loss_of_every_exit_is_adjusted_by_the_prior_of_the_shard(
-    exits: Literal["last", "all"],
+    exits: str,
 ) -> None:
     plan = plan_of(logit_adjustment=1.5, exits=exits)
     shard = skewed_images()
@@ -333,7 +332,7 @@ def test_the_loss_of_every_exit_is_adjusted_by_the_prior_of_the_shard(
     losses = [F.cross_entropy(each + 1.5 * prior.log(), sent.labels) for each in logits]
     assert len(losses) == (CUT if exits == "all" else 1)
     trainer.backward(0, 0)
-    torch.stack(losses).mean().backward()  # type: ignore[no-untyped-call]
+    torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
     expected = [p.grad for module in model.modules() for p in module.parameters()]
     actual = [p.grad for module in trainer.model.modules() for p in module.parameters()]
     torch.testing.assert_close(actual, expected)

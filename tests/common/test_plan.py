@@ -105,6 +105,7 @@ def test_evaluations_come_every_few_rounds_and_always_at_the_end(
         ("eval_every", -1),
         ("wire", "fp64"),
         ("precision", "fp16"),
+        *(("exits", text) for text in ("", "first", "0", "3,", "3,,4", "3,x", "-1", "3, 4", "²")),
         ("seed", -1),
         ("seed", 2**63),
         ("rouns", 3),
@@ -128,6 +129,16 @@ def test_every_number_is_finite(field: str, value: float) -> None:
 def test_an_unknown_normalization_is_refused() -> None:
     with pytest.raises(SettingsError, match="normalization 'svhn' is unknown"):
         Plan(normalization="svhn")
+
+
+@pytest.mark.parametrize(
+    ("exits", "layers"),
+    [("last", [4]), ("all", [1, 2, 3, 4]), ("3", [3, 4]), ("9,4,2,2", [2, 4]), ("5", [4])],
+)
+def test_a_client_has_an_exit_after_its_cut_layer_and_where_the_plan_says(
+    exits: str, layers: list[int]
+) -> None:
+    assert Plan(exits=exits).exit_layers(4) == layers
 
 
 def test_a_plan_does_not_change() -> None:

@@ -15,7 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hetero_common import codec, control, wire
-from hetero_common.control import Evaluate, Evaluation, Finish, RoundDone, StartRound
+from hetero_common.control import (
+    LONGEST_CURVE,
+    Evaluate,
+    Evaluation,
+    Finish,
+    OperatingPoint,
+    RoundDone,
+    StartRound,
+)
 from hetero_common.errors import LimitExceeded, Mismatch, RefusedInput
 from hetero_common.normalization import KNOWN
 from hetero_common.plan import Plan
@@ -73,6 +81,8 @@ plans = st.builds(
     precision=st.sampled_from(["fp32", "bf16", "auto"]),
     seed=st.integers(0, 2**63 - 1),
 )
+points = st.builds(OperatingPoint, finite, finite, finite)
+curves = st.lists(points, max_size=LONGEST_CURVE).map(tuple)
 records = st.one_of(
     st.builds(StartRound, uint32, uint32, st.booleans(), st.booleans(), uint32, int32),
     st.builds(Evaluate, uint32, st.booleans(), st.booleans()),
@@ -80,9 +90,10 @@ records = st.one_of(
     st.builds(RoundDone, uint32, finite, finite),
     st.builds(
         Evaluation,
-        *(uint32, uint32, finite, finite, finite, finite, finite),
+        *(uint32, uint32, *(finite for _ in range(6)), curves),
         *([st.lists(uint32).map(tuple)] * 3),
     ),
+    points,
 )
 
 
@@ -234,7 +245,7 @@ def test_the_plan_and_its_message_have_the_same_fields() -> None:
 @settings(deadline=None)
 @given(records)
 def test_a_record_crosses_unchanged(
-    record: StartRound | Evaluate | Finish | RoundDone | Evaluation,
+    record: StartRound | Evaluate | Finish | RoundDone | Evaluation | OperatingPoint,
 ) -> None:
     message = message_of(type(record))
     sent = wire.record_to_wire(record, message).SerializeToString()
@@ -242,12 +253,25 @@ def test_a_record_crosses_unchanged(
 
 
 def test_every_record_of_the_round_control_is_covered() -> None:
-    assert set(RECORDS) == {StartRound, Evaluate, Finish, RoundDone, Evaluation}
+    assert set(RECORDS) == {StartRound, Evaluate, Finish, RoundDone, Evaluation, OperatingPoint}
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
 def test_a_record_and_its_message_have_the_same_fields(record: type) -> None:
     fields = message_of(record).DESCRIPTOR.fields
-    types: dict[str, Any] = {field.name: PYTHON_TYPES[field.cpp_type] for field in fields}
+    types: dict[str, Any] = {f.name: PYTHON_TYPES.get(f.cpp_type, OperatingPoint) for f in fields}
     types |= {f.name: GenericAlias(tuple, (types[f.name], ...)) for f in fields if f.is_repeated}
     assert get_type_hints(record) == types
+
+
+def test_a_curve_that_is_too_long_is_refused_before_it_is_read() -> None:
+    points = [service_pb2.OperatingPoint(accuracy=0.5)] * LONGEST_CURVE
+    whole = wire.record_from_wire(service_pb2.Evaluation(curve=points), Evaluation)
+    assert whole.curve == (OperatingPoint(0.0, 0.5, 0.0),) * LONGEST_CURVE
+    with pytest.raises(RefusedInput, match="a curve has at most 101 points, not 102"):
+        wire.record_from_wire(service_pb2.Evaluation(curve=[*points, points[0]]), Evaluation)
+
+
+def test_a_client_that_tells_no_curve_is_understood() -> None:
+    told = service_pb2.Evaluation(round=2, samples=10, exit_accuracy=0.5)
+    assert wire.record_from_wire(told, Evaluation) == Evaluation(2, 10, 0.5, 0, 0, 0, 0, curve=())

@@ -134,6 +134,11 @@ STREAM_OFFENCES: dict[str, tuple[list[object], grpc.StatusCode, str]] = {
         INVALID,
         "an evaluation tells of all 10 classes, or of none",
     ),
+    "a curve of too many points": (
+        [pb.TrainRequest(evaluation=pb.Evaluation(curve=[pb.OperatingPoint()] * 102))],
+        INVALID,
+        "a curve has at most 101 points, not 102",
+    ),
 }
 
 

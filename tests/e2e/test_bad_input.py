@@ -71,7 +71,7 @@ def complaint(
         (("--rounds", "many"), r"setting rounds: .*integer.*, got 'many'"),
         (("--rounds", "0"), r"setting rounds: .*greater than or equal to 1, got '?0'?"),
         (("--client-lr", "-1"), r"setting client-lr: .*greater than 0"),
-        (("--strategy", "median"), r"'sequential' or 'averaging', got 'median'"),
+        (("--strategy", "median"), r"'sequential', 'averaging' or 'mixed', got 'median'"),
         (("--listen", "50051"), r"setting listen: write HOST:PORT, such as .*, got '50051'"),
         (("--listen", "127.0.0.1:70000"), r"setting listen: write HOST:PORT"),
         (("--normalization", "mnist"), r"normalization 'mnist' is unknown: choose one of cifar10"),

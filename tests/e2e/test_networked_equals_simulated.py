@@ -43,6 +43,14 @@ RUNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         (),
     ),
+    # Four steps, of which the clients send ahead; deep clients and the server share layers.
+    "mixed": (
+        (
+            *("--strategy", "mixed", "--order", "interleaved", "--steps-per-round", "4"),
+            *("--exits", "2,3", "--exit-head", "conv", "--feedback", "none", "--eval-every", "1"),
+        ),
+        (),
+    ),
     # One pass over shards of unequal size: clients train different numbers of steps.
     "averaging": (
         (
@@ -51,9 +59,10 @@ RUNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             *("--client-aggregation", "round", "--optimizer", "adam", "--client-lr", "0.01"),
             *("--exits", "all", "--exit-head", "conv"),
         ),
-        ("--partition", "dirichlet", "--alpha", "0.5"),
+        ("--partition", "dirichlet", "--alpha", "0.5", "--validation", "0.2"),
     ),
-    # Unequal shards whose classes depend on the cut layer, and each client's prior in both losses.
+    # Unequal shards whose classes depend on the cut layer, some images of them held out, and each
+    # client's prior in both losses.
     "adjusted": (
         (
             *("--strategy", "sequential", "--order", "interleaved", "--steps-per-round", "5"),
@@ -62,6 +71,7 @@ RUNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (
             *("--partition", "dirichlet", "--alpha", "0.3", "--size-spread", "0.7"),
             *("--min-shard", "8", "--cut-skew", "0.5", "--cut-layers", "2,3,4"),
+            *("--validation", "0.2"),
         ),
     ),
 }
@@ -78,6 +88,31 @@ def recorded(run: Path, *kinds: str) -> list[dict[str, Any]]:
     for event in events:
         del event["time"], event["seconds"]
     return sorted(events, key=lambda event: (event.get("round"), event.get("client")))
+
+
+Counts = list[tuple[str, int, int, int]]
+"""Event, round, and the bytes that its client had sent and received by then."""
+
+
+def counted_here(client: Path) -> Counts:
+    """By the client itself, over a network."""
+    events = [event for event in read_events(client) if "bytes_sent" in event]
+    last = events.pop()
+    assert last["event"] == "finished"
+    for name in ("bytes_sent", "bytes_received"):
+        assert last[name] == events[-1][name], "nothing follows the last evaluation"
+    return [(e["event"], e["round"], e["bytes_sent"], e["bytes_received"]) for e in events]
+
+
+def counted_there(run: Path, client_id: str) -> Counts:
+    """By the engine, which has no network."""
+    sent = ("bytes_received", "bytes_pushed", "bytes_asked")
+    received = ("bytes_returned", "bytes_pulled", "bytes_answered")
+    return [
+        (e["event"], e["round"], sum(e[n] for n in sent), sum(e[n] for n in received))
+        for e in read_events(run)
+        if e["event"] in ("round", "evaluation") and e["client"] == client_id
+    ]
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -113,5 +148,6 @@ def test_real_processes_end_with_the_weights_of_the_simulation(
         for client_id, client in clients.items():
             expected = bits(simulated / f"{client_id}.safetensors")
             assert bits(client.folder / "run" / MODEL_FILE) == expected
+            assert counted_here(client.folder / "run") == counted_there(simulated, client_id)
         for kind in ("joined", "round", "evaluation", "left", "finished"):
             assert recorded(networked, kind) == recorded(simulated, kind) != []

@@ -21,7 +21,7 @@ SKEWED = (
 def balanced_accuracy(run: Path, side: str) -> float:
     """Mean over the classes, and over the clients."""
     last = [event for event in read_events(run) if event["event"] == "evaluation"]
-    of_classes = [share for event in last for share in event[f"{side}_class_accuracy"]]
+    of_classes: list[float] = [share for event in last for share in event[f"{side}_class_accuracy"]]
     assert len(of_classes) == 6 * 10
     return sum(of_classes) / len(of_classes)
 

@@ -88,6 +88,25 @@ def test_federated_averaging_averages_what_the_clients_have_trained(simulate: Si
         torch.testing.assert_close(averaged[name], expected, rtol=1e-2, atol=1e-4)
 
 
+def test_federated_averaging_counts_the_weights_that_a_client_would_send_and_get(
+    simulate: Simulate,
+) -> None:
+    run = simulate(*SMALL, *TWO, "--method", "fedavg", "--rounds", "3", "--eval-every", "2")
+    size = (run / MODEL_FILE).stat().st_size
+    counted = [
+        (event["event"], event["round"], event["bytes_pushed"] / size, event["bytes_pulled"] / size)
+        for event in read_events(run)
+        if "round" in event
+    ]
+    assert counted == [
+        ("round", 0, 1, 1),
+        ("round", 1, 2, 2),
+        ("evaluation", 1, 2, 3),  # an evaluation is of the averages
+        ("round", 2, 3, 3),
+        ("evaluation", 2, 3, 4),
+    ]
+
+
 def test_prefixes_are_averaged_once_per_cut_layer(simulate: Simulate) -> None:
     run = simulate(*SMALL, *TWO, "--cut-layers", "2,4", "--method", "fedavg-prefix")
     files = sorted(path.name for path in run.glob("*.safetensors"))

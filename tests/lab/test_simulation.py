@@ -151,7 +151,7 @@ def test_with_one_client_both_strategies_are_equal_bit_for_bit(simulate: Simulat
 
     Without it, weights are pushed after the last round only, and have moved since the first.
     """
-    moved = ("update_norm", "buffers_norm")
+    moved, carried = ("update_norm", "buffers_norm"), ("bytes_pushed", "bytes_pulled")
     first, *others = (
         simulate(
             *(*SMALL, "--clients", "1", "--strategy", strategy),
@@ -167,6 +167,7 @@ def test_with_one_client_both_strategies_are_equal_bit_for_bit(simulate: Simulat
             theirs, ours = events(other, kind), events(first, kind)
             for event in (*theirs, *ours):
                 assert kind == "evaluation" or all(event.pop(name, 0) != 0 for name in moved)
+                assert all(event.pop(name) >= 0 for name in carried)
             assert theirs == ours != []
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from hetero_common import codec
 from hetero_common.aggregation import LayerStates
 from hetero_common.control import Evaluation, RoundDone
+from hetero_common.errors import RefusedInput
 from hetero_common.plan import Plan, StepAt
 from hetero_server.engine import Engine
 from hetero_server.initial import InitialModel
@@ -20,6 +21,8 @@ from hetero_server.members import Batch, Member
 from hetero_server.orders import Order, arrival
 from hetero_server.phase import Phase
 from hetero_server.saving import Saving
+from hetero_server.strategies import ClientBatch
+from hetero_server.strategies.base import one_by_one
 from hetero_server.suffix import StepResult
 from hetero_server.work import Work
 
@@ -58,16 +61,13 @@ class FakeStrategy:
     def remove(self, client_id: str) -> None:
         self.clients.pop(client_id, None)
 
-    def step(
-        self,
-        client_id: str,
-        activation: Tensor,
-        labels: Tensor,
-        at: StepAt,
-        offsets: Tensor | None = None,
-    ) -> StepResult:
+    def step(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
+        return one_by_one(self._train, batches)
+
+    def _train(self, batch: ClientBatch) -> StepResult:
+        client_id, activation, at = batch.client_id, batch.activation, batch.at
         assert client_id in self.clients, "a step of a client that was never added"
-        self.offsets[client_id] = offsets
+        self.offsets[client_id] = batch.offsets
         self.applied.append((client_id, at, float(activation[0, 0])))
         self.drawn[client_id, at] = float(torch.rand(()))
         peak = float(activation.abs().max())

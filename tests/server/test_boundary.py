@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hetero_common.aggregation import LayerStates
-from hetero_common.plan import StepAt
+from hetero_common.errors import RefusedInput
 from hetero_common.weights import Weights
 from hetero_server.boundary import BoundaryResult, Contribution, cross_boundary
+from hetero_server.strategies import ClientBatch
 from hetero_server.suffix import StepResult
 
 LAYERS = 4
@@ -60,14 +61,7 @@ class FakeStrategy:
     def remove(self, client_id: str) -> None:
         raise AssertionError("not at a boundary")
 
-    def step(
-        self,
-        client_id: str,
-        activation: Tensor,
-        labels: Tensor,
-        at: StepAt,
-        offsets: Tensor | None = None,
-    ) -> StepResult:
+    def step(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
         raise AssertionError("not at a boundary")
 
     def forget_statistics(self, client_id: str) -> None:

@@ -18,7 +18,7 @@ from hetero_common.errors import (
     StepGap,
 )
 from hetero_server.members import GONE, Member, MemberState
-from hetero_server.orders import ORDERS
+from hetero_server.orders import MIXED_ORDERS, ORDERS, Order
 from hetero_server.phase import Phase
 from hetero_server.work import BoundaryWork, JoinWork, LeaveWork, Outcome, Work
 from server.client_session import Session
@@ -45,7 +45,7 @@ class AnyRun(RuleBasedStateMachine):
     @initialize(
         clients=st.integers(1, 3),
         credits=st.integers(1, 3),
-        order=st.sampled_from(sorted(ORDERS)),
+        order=st.sampled_from([*ORDERS.values(), *MIXED_ORDERS.values()]),
         aggregation=st.sampled_from(["none", "round"]),
         eval_every=st.integers(0, 2),
         rounds=st.integers(1, 2),
@@ -55,7 +55,7 @@ class AnyRun(RuleBasedStateMachine):
         self,
         clients: int,
         credits: int,
-        order: str,
+        order: Order,
         aggregation: str,
         eval_every: int,
         rounds: int,
@@ -64,7 +64,7 @@ class AnyRun(RuleBasedStateMachine):
         self.run = Run(
             clients,
             credits=credits,
-            order=ORDERS[order],
+            order=order,
             client_aggregation=aggregation,
             eval_every=eval_every,
             rounds=rounds,

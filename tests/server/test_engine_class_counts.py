@@ -1,13 +1,15 @@
-"""What clients say of their classes, where a run adjusts logits."""
+"""What clients say of classes: of their own, where a run adjusts logits, and in evaluations."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 
 from hetero_common.checkpoints import CheckpointStore
+from hetero_common.control import Evaluation
 from hetero_common.errors import RefusedInput
 from hetero_common.logit_adjustment import logit_offsets
 from hetero_server.members import Batch
@@ -86,3 +88,63 @@ def test_a_resumed_run_knows_them(tmp_path: Path) -> None:
     assert other.member("a").class_counts == COUNTS
     back = other.engine.register("a", 1, 64, [0], class_counts=COUNTS)
     assert back.base == 0, "it is the same client"
+
+
+@pytest.mark.parametrize(
+    ("samples", "exit_right", "server_right", "sentence"),
+    [
+        ((5, 5), (0, 0), (0, 0), "an evaluation tells of all 3 classes, or of none"),
+        ((5, 5, 0, 0), (0,) * 4, (0,) * 4, "tells of all 3 classes"),
+        ((5, 5, 0), (), (0, 0, 0), "tells of all 3 classes"),
+        ((5, 4, 0), (0, 0, 0), (0, 0, 0), "must add up to the 10 in all"),
+        ((5, 5, 0), (5, 6, 0), (0, 0, 0), "more samples of a class are right than there are"),
+        ((5, 5, 0), (5, 5, 0), (0, 0, 1), "more samples of a class are right than there are"),
+    ],
+)
+def test_an_evaluation_of_classes_that_can_not_be_is_refused_and_not_recorded(
+    samples: tuple[int, ...],
+    exit_right: tuple[int, ...],
+    server_right: tuple[int, ...],
+    sentence: str,
+) -> None:
+    run = Run(rounds=1)
+    run.join("a")
+    run.train("a")
+    run.work()
+    wrong = dataclasses.replace(
+        Evaluation(0, 10, 0.5, 0.6, 0.4, 0.7, 0.3),
+        class_samples=samples,
+        exit_class_right=exit_right,
+        server_class_right=server_right,
+    )
+    with pytest.raises(RefusedInput, match=sentence):
+        run.engine.evaluated("a", wrong)
+    assert "evaluation" not in [name for name, _ in run.events]
+
+
+def test_what_each_class_is_worth_is_recorded_and_null_where_there_is_none_of_it() -> None:
+    run = Run(rounds=1)
+    run.join("a")
+    run.train("a")
+    run.work()
+    told = dataclasses.replace(
+        Evaluation(0, 10, 0.5, 0.6, 0.4, 0.7, 0.3),
+        class_samples=(8, 2, 0),
+        exit_class_right=(4, 1, 0),
+        server_class_right=(6, 0, 0),
+    )
+    run.engine.evaluated("a", told)
+    recorded = dict(run.events)["evaluation"]
+    assert recorded["class_samples"] == [8, 2, 0]
+    assert recorded["exit_class_accuracy"] == [0.5, 0.5, None]
+    assert recorded["server_class_accuracy"] == [0.75, 0.0, None]
+    assert not [name for name in recorded if name.endswith("class_right")]
+
+
+def test_a_client_that_tells_nothing_of_classes_is_as_welcome() -> None:
+    run = Run(rounds=1)
+    run.join("a")
+    run.round("a")
+    recorded = dict(run.events)["evaluation"]
+    for name in ("class_samples", "exit_class_accuracy", "server_class_accuracy"):
+        assert recorded[name] is None

@@ -9,7 +9,7 @@ import re
 import pytest
 import torch
 
-from hetero_common.control import Evaluate, Evaluation, Finish, RoundDone, StartRound
+from hetero_common.control import Evaluate, Finish, OperatingPoint, RoundDone, StartRound
 from hetero_common.errors import (
     NotTraining,
     RefusedInput,
@@ -75,65 +75,22 @@ def test_an_evaluation_of_numbers_that_can_not_be_is_refused_and_not_recorded() 
     run.join("a")
     run.train("a")
     run.work()
-    good = an_evaluation(0)
+    good, fine = an_evaluation(0), OperatingPoint(-1.0, 0.5, 1.0)
     for wrong in (
         dataclasses.replace(good, server_accuracy=2.0),
         dataclasses.replace(good, offload_share=-1.0),
         dataclasses.replace(good, threshold=math.nan),
+        dataclasses.replace(good, only_server_right=1.1),
+        dataclasses.replace(good, curve=(fine, OperatingPoint(math.inf, 0.5, 1.0))),
+        dataclasses.replace(good, curve=(fine, OperatingPoint(0.0, -0.1, 1.0))),
+        dataclasses.replace(good, curve=(fine, OperatingPoint(0.0, 0.5, 1.1))),
     ):
         with pytest.raises(RefusedInput, match="the report's"):
             run.engine.evaluated("a", wrong)
     assert "evaluation" not in [name for name, _ in run.events]
-
-
-@pytest.mark.parametrize(
-    ("samples", "exit_right", "server_right", "sentence"),
-    [
-        ((5, 5), (0, 0), (0, 0), "an evaluation tells of all 3 classes, or of none"),
-        ((5, 5, 0, 0), (0,) * 4, (0,) * 4, "tells of all 3 classes"),
-        ((5, 5, 0), (), (0, 0, 0), "tells of all 3 classes"),
-        ((5, 4, 0), (0, 0, 0), (0, 0, 0), "must add up to the 10 in all"),
-        ((5, 5, 0), (5, 6, 0), (0, 0, 0), "more samples of a class are right than there are"),
-        ((5, 5, 0), (5, 5, 0), (0, 0, 1), "more samples of a class are right than there are"),
-    ],
-)
-def test_an_evaluation_of_classes_that_can_not_be_is_refused_and_not_recorded(
-    samples: tuple[int, ...],
-    exit_right: tuple[int, ...],
-    server_right: tuple[int, ...],
-    sentence: str,
-) -> None:
-    run = Run(rounds=1)
-    run.join("a")
-    run.train("a")
-    run.work()
-    wrong = Evaluation(0, 10, 0.5, 0.6, 0.4, 0.7, 0.3, samples, exit_right, server_right)
-    with pytest.raises(RefusedInput, match=sentence):
-        run.engine.evaluated("a", wrong)
-    assert "evaluation" not in [name for name, _ in run.events]
-
-
-def test_what_each_class_is_worth_is_recorded_and_null_where_there_is_none_of_it() -> None:
-    run = Run(rounds=1)
-    run.join("a")
-    run.train("a")
-    run.work()
-    told = Evaluation(0, 10, 0.5, 0.6, 0.4, 0.7, 0.3, (8, 2, 0), (4, 1, 0), (6, 0, 0))
-    run.engine.evaluated("a", told)
-    recorded = dict(run.events)["evaluation"]
-    assert recorded["class_samples"] == [8, 2, 0]
-    assert recorded["exit_class_accuracy"] == [0.5, 0.5, None]
-    assert recorded["server_class_accuracy"] == [0.75, 0.0, None]
-    assert not [name for name in recorded if name.endswith("right")]
-
-
-def test_a_client_that_tells_nothing_of_classes_is_as_welcome() -> None:
-    run = Run(rounds=1)
-    run.join("a")
-    run.round("a")
-    recorded = dict(run.events)["evaluation"]
-    for name in ("class_samples", "exit_class_accuracy", "server_class_accuracy"):
-        assert recorded[name] is None
+    run.engine.evaluated("a", dataclasses.replace(good, curve=(fine,)))
+    point = {"threshold": -1.0, "accuracy": 0.5, "offload_share": 1.0}
+    assert dict(run.events)["evaluation"]["curve"] == (point,)
 
 
 def test_weights_of_the_last_round_do_not_count_again() -> None:
@@ -355,7 +312,7 @@ def test_a_run_records_what_happened() -> None:
     run.engine.detach("a", MemberState.LEFT)
     names = [event for event, _ in run.events]
     assert names == ["joined", "round", "round", "evaluation", "finished", "left"]
-    fields = dict(run.events)
+    fields, file = dict(run.events), run.engine.shared.file_bytes(2)
     assert fields["joined"] == {"client": "a", "cut_layer": 2, "shard_size": 50, "round": 0}
     assert fields["round"] == {
         "round": 1,
@@ -374,6 +331,11 @@ def test_a_run_records_what_happened() -> None:
         "exit_loss": 0.25,
         "exit_train_accuracy": 0.75,
         "bytes_received": 4 * 16,
+        "bytes_returned": 0,
+        "bytes_pushed": 2 * file,
+        "bytes_pulled": 0,
+        "bytes_asked": 0,
+        "bytes_answered": 0,
         "update_norm": 0.0,
         "buffers_norm": 0.0,
     }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
 import pytest
 
 from hetero_common import rpc
+from hetero_server.front import Front
+from hetero_splitee.v1 import service_pb2_grpc
+from hetero_splitee.v1.service_pb2 import GetStatusRequest
 from server.doors import SECONDS, House, visit
 
 UNARY = [method.name for method in rpc.SERVICE.methods if not method.client_streaming]
@@ -26,3 +30,33 @@ def test_a_call_that_ends_before_its_message_is_refused(name: str) -> None:
         assert caught.value.details() == "a call came without its message"
 
     visit(scene)
+
+
+def test_a_closed_front_has_no_calls_in_hand() -> None:
+    """Else they end while the event loop does, and gRPC logs each as a failure."""
+
+    class Reluctant:
+        def __init__(self) -> None:
+            self.begun, self.has_ended = asyncio.Event(), False
+
+        async def GetStatus(self, *given: object) -> None:
+            try:
+                self.begun.set()
+                await asyncio.Event().wait()
+            finally:
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                self.has_ended = True
+
+    async def play() -> None:
+        front, servicer = await Front.open("127.0.0.1:0"), Reluctant()
+        front.serve(servicer)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{front.port}") as channel:
+            stub: Any = service_pb2_grpc.HeteroSplitStub(channel)
+            call = stub.GetStatus(GetStatusRequest(), timeout=SECONDS)
+            await servicer.begun.wait()
+            await front.close()
+            assert servicer.has_ended
+            call.cancel()
+
+    asyncio.run(asyncio.wait_for(play(), SECONDS))

@@ -15,14 +15,16 @@ from hetero_common.plan import Plan, StepAt
 from hetero_server.initial import InitialModel
 from hetero_server.strategies import Strategy, build_strategy
 from hetero_server.strategies.averaging import Averaging
+from hetero_server.strategies.mixed import Mixed
 from hetero_server.strategies.sequential import Sequential
+from server.stepping import step
 
 AT = StepAt(0, 0, 2)
 RATE = 0.1
 """The plan's server_lr."""
 MakeBatch = Callable[[int, int], tuple[Tensor, Tensor]]
 Build = Callable[..., Strategy]
-each_strategy = pytest.mark.parametrize("name", ["sequential", "averaging"])
+each_strategy = pytest.mark.parametrize("name", ["sequential", "averaging", "mixed"])
 
 
 class Reference:
@@ -102,6 +104,7 @@ def build(plan: Plan, initial: InitialModel, compute: Compute) -> Build:
 def test_strategies_by_name(build: Build) -> None:
     assert isinstance(build("sequential"), Sequential)
     assert isinstance(build("averaging"), Averaging)
+    assert isinstance(build("mixed"), Mixed)
 
 
 # One client.
@@ -115,7 +118,7 @@ def test_one_client_is_plain_sgd_on_the_suffix(
     strategy, reference = build(name), Reference(initial, cut + 1)
     strategy.add("a", cut)
     for seed in range(5):
-        strategy.step("a", *make_batch(cut, seed), AT)
+        step(strategy, "a", *make_batch(cut, seed), AT)
         reference.step(cut, make_batch(cut, seed))
     if name == "averaging":
         strategy.adopt(replica(strategy, "a"))
@@ -128,7 +131,7 @@ def test_a_prediction_is_that_of_the_trained_layers(
 ) -> None:
     strategy, reference = build(name), Reference(initial, 3)
     strategy.add("a", 2)
-    strategy.step("a", *make_batch(2, 0), AT)
+    step(strategy, "a", *make_batch(2, 0), AT)
     reference.step(2, make_batch(2, 0))
     activation, _ = make_batch(4, 1)
     deeper = nn.Sequential(reference.layers[5], reference.layers[6]).eval()
@@ -154,7 +157,7 @@ def test_runs_of_the_same_batches_are_identical_bit_for_bit(
     for _ in range(2):
         strategy = build(name, momentum=0.9)
         strategy.add("a", 2)
-        losses = [strategy.step("a", *make_batch(2, seed), AT).loss for seed in range(3)]
+        losses = [step(strategy, "a", *make_batch(2, seed), AT).loss for seed in range(3)]
         strategy.adopt(dict(strategy.copies(0, last=True)).get("a", {}))
         results.append((losses, strategy.layers()))
     (losses, first), (again, second) = results
@@ -174,7 +177,7 @@ def test_sequential_trains_one_model_whatever_the_cuts(
     for client_id, cut in cuts.items():
         strategy.add(client_id, cut)
     for seed, client_id in enumerate(["deep", "shallow", "middle", "shallow", "deep", "deep"]):
-        strategy.step(client_id, *make_batch(cuts[client_id], seed), AT)
+        step(strategy, client_id, *make_batch(cuts[client_id], seed), AT)
         reference.step(cuts[client_id], make_batch(cuts[client_id], seed))
     assert_close(strategy.layers(), reference.states())
 
@@ -185,7 +188,7 @@ def test_sequential_grows_by_initial_layers_and_keeps_what_it_has_learned(
     strategy, reference = build("sequential"), Reference(initial, 5)
     strategy.add("deep", 4)
     assert list(strategy.layers()) == [5, 6]
-    strategy.step("deep", *make_batch(4, 0), AT)
+    step(strategy, "deep", *make_batch(4, 0), AT)
     reference.step(4, make_batch(4, 0))
     strategy.add("shallow", 2)
     grown = initial.weights.layers
@@ -197,7 +200,7 @@ def test_sequential_grows_by_initial_layers_and_keeps_what_it_has_learned(
 def test_sequential_has_nothing_to_average(build: Build, make_batch: MakeBatch) -> None:
     strategy = build("sequential")
     strategy.add("a", 2)
-    strategy.step("a", *make_batch(2, 0), AT)
+    step(strategy, "a", *make_batch(2, 0), AT)
     before = strategy.layers()
     assert strategy.copies(0, last=True) == {}
     strategy.adopt({5: {name: value + 1 for name, value in before[5].items()}})
@@ -218,7 +221,7 @@ def two_clients(
     strategy.add("b", 3)
     for seed, client_id in enumerate("abbaab"):
         cut, reference = {"a": (1, references[0]), "b": (3, references[1])}[client_id]
-        strategy.step(client_id, *make_batch(cut, seed), AT)
+        step(strategy, client_id, *make_batch(cut, seed), AT)
         reference.step(cut, make_batch(cut, seed))
     return strategy, *references
 
@@ -272,17 +275,17 @@ def test_a_replica_keeps_its_momentum_over_an_aggregation(
     interrupted, straight = build("averaging", momentum=0.9), build("averaging", momentum=0.9)
     for strategy in (interrupted, straight):
         strategy.add("a", 2)
-        strategy.step("a", *make_batch(2, 0), AT)
+        step(strategy, "a", *make_batch(2, 0), AT)
         if strategy is interrupted:
             strategy.adopt(replica(strategy, "a"))
-        strategy.step("a", *make_batch(2, 1), AT)
+        step(strategy, "a", *make_batch(2, 1), AT)
     assert_close(replica(interrupted, "a"), replica(straight, "a"))
     forgetful = build("averaging", momentum=0.9)
     forgetful.add("a", 2)
-    forgetful.step("a", *make_batch(2, 0), AT)
+    step(forgetful, "a", *make_batch(2, 0), AT)
     forgetful.adopt(replica(forgetful, "a"))
     forgetful.add("a", 2)
-    forgetful.step("a", *make_batch(2, 1), AT)
+    step(forgetful, "a", *make_batch(2, 1), AT)
     assert not is_close(replica(forgetful, "a"), replica(straight, "a"))
 
 
@@ -292,7 +295,7 @@ def test_a_late_replica_starts_from_the_last_averages(
     strategy, first, second = two_clients
     averaged = average([first.states(), second.states()], [1.0, 1.0])
     strategy.adopt(averaged)
-    strategy.step("a", *make_batch(1, 9), AT)  # not averaged yet
+    step(strategy, "a", *make_batch(1, 9), AT)  # not averaged yet
     strategy.add("late", 2)
     assert_close(replica(strategy, "late"), {number: averaged[number] for number in (3, 4, 5, 6)})
 
@@ -302,7 +305,7 @@ def test_a_late_replica_takes_layers_that_nobody_held_from_the_initial_model(
 ) -> None:
     strategy = build("averaging")
     strategy.add("deep", 4)
-    strategy.step("deep", *make_batch(4, 0), AT)
+    step(strategy, "deep", *make_batch(4, 0), AT)
     averaged = replica(strategy, "deep")
     strategy.adopt(averaged)
     strategy.add("late", 2)

@@ -5,12 +5,13 @@ Another kind is another file and another line in `open_source`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hetero_client.data.source import ArraySource, ImageSource, Split
 from hetero_common.errors import SettingsError
 
-__all__ = ["ArraySource", "ImageSource", "Split", "open_source"]
+__all__ = ["ArraySource", "ImageSource", "Split", "open_source", "open_validation"]
 
 _BUILTIN = ("cifar10", "cifar100", "stl10")
 _FOLDER = "folder:"
@@ -42,3 +43,24 @@ def open_source(dataset: str, data_dir: Path, split: Split) -> ImageSource:
     raise SettingsError(
         f"no data set {dataset!r}: choose one of {', '.join(_BUILTIN)}, digits, folder:PATH"
     )
+
+
+def open_validation(dataset: str, classes: Sequence[str]) -> ImageSource:
+    """Open the images `validation/<class>/*` of `folder:PATH`; other kinds have none.
+
+    Args:
+        dataset: `folder:PATH`.
+        classes: Of the device, in the order of their labels.
+
+    Raises:
+        SettingsError: It is no folder, can not be read, or has images of another class.
+    """
+    if not dataset.startswith(_FOLDER) or dataset == _FOLDER:
+        raise SettingsError(
+            f"{dataset} is not for choosing a threshold: leave --dataset out to take the images "
+            "that were held out, or give folder:PATH with validation/<class>/<image>"
+        )
+    from hetero_client.data.folder import FolderSource
+
+    path = Path(dataset.removeprefix(_FOLDER)).expanduser()
+    return FolderSource(path, "validation", tuple(classes))

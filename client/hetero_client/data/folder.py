@@ -1,5 +1,7 @@
 """`--dataset folder:PATH`: images as `train/<class>/*` and `test/<class>/*`, in a folder or a zip.
 
+There may be `validation/<class>/*` too, which training does not touch.
+
 A zip is read in place, and may wrap everything in one top folder. Hidden files and files that are
 no images by their extension are ignored.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,8 @@ from hetero_client.data.images import decode, stack
 from hetero_client.data.source import Split
 from hetero_common.errors import SettingsError
 
+_AnySplit = Split | Literal["validation"]
+_SPLITS = {"train", "test", "validation"}
 EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".gif", ".tif", ".tiff"))
 
 
@@ -57,20 +61,26 @@ class FolderSource:
 
     Args:
         path: The folder or the .zip of one.
-        split: The classes are those of the train split, whichever split is read.
+        split: Which part is read.
+        classes: Its classes; by default those of the train split, whichever split is read.
 
     Raises:
         SettingsError: The path is missing, no archive, has no images in a split that is needed, or
-            its test split has a class that its train split lacks.
+            the split has a class that is not one of `classes`.
     """
 
-    def __init__(self, path: Path, split: Split) -> None:
+    def __init__(
+        self,
+        path: Path,
+        split: _AnySplit,
+        classes: tuple[str, ...] | None = None,
+    ) -> None:
         self._path = path
         self._archive = _open_archive(path)
         members = _find_images(self._archive.namelist())
-        self.classes = tuple(sorted({m.class_name for m in self._select(members, "train")}))
+        self.classes = classes or self._trained_on(members)
         selected = self._select(members, split)
-        self.labels = self._label(selected)
+        self.labels = self._label(selected, split)
         self._names = [member.name for member in selected]
 
     def read(self, indices: npt.NDArray[np.int64], image_size: int) -> torch.Tensor:
@@ -90,7 +100,10 @@ class FolderSource:
             # the last two: encrypted, or compressed in a way that zipfile does not know
             raise SettingsError(f"{self._path}/{name} can not be read ({error})") from error
 
-    def _select(self, members: list[_Member], split: Split) -> list[_Member]:
+    def _trained_on(self, members: list[_Member]) -> tuple[str, ...]:
+        return tuple(sorted({member.class_name for member in self._select(members, "train")}))
+
+    def _select(self, members: list[_Member], split: _AnySplit) -> list[_Member]:
         selected = [member for member in members if member.split == split]
         if not selected:
             raise SettingsError(
@@ -99,13 +112,13 @@ class FolderSource:
             )
         return selected
 
-    def _label(self, members: list[_Member]) -> npt.NDArray[np.int64]:
+    def _label(self, members: list[_Member], split: _AnySplit) -> npt.NDArray[np.int64]:
         labels = {name: label for label, name in enumerate(self.classes)}
         unknown = sorted({member.class_name for member in members} - labels.keys())
         if unknown:
             raise SettingsError(
-                f"{self._path} has test images of {', '.join(unknown)}, but no train images: "
-                "every class of test/ must be one of train/"
+                f"{self._path} has {split} images of {', '.join(unknown)}, but no train images: "
+                f"every class of {split}/ must be one that was trained on"
             )
         return np.array([labels[member.class_name] for member in members], dtype=np.int64)
 
@@ -127,7 +140,7 @@ def _find_images(names: Iterable[str]) -> list[_Member]:
     """Sort the images out of an archive, in the one order that every process sees."""
     paths = [(PurePosixPath(name).parts, name) for name in names if _is_image(name)]
     tops = {parts[0] for parts, _ in paths}
-    wrapped = len(tops) == 1 and not tops & {"train", "test"}
+    wrapped = len(tops) == 1 and not tops & _SPLITS
     members = [(parts[wrapped:], name) for parts, name in paths]
     return sorted(_Member(*parts, name) for parts, name in members if len(parts) == 3)
 

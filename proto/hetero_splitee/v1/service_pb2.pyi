@@ -407,6 +407,8 @@ class Evaluation(google.protobuf.message.Message):
     THRESHOLD_FIELD_NUMBER: builtins.int
     THRESHOLD_ACCURACY_FIELD_NUMBER: builtins.int
     OFFLOAD_SHARE_FIELD_NUMBER: builtins.int
+    ONLY_SERVER_RIGHT_FIELD_NUMBER: builtins.int
+    CURVE_FIELD_NUMBER: builtins.int
     CLASS_SAMPLES_FIELD_NUMBER: builtins.int
     EXIT_CLASS_RIGHT_FIELD_NUMBER: builtins.int
     SERVER_CLASS_RIGHT_FIELD_NUMBER: builtins.int
@@ -418,6 +420,14 @@ class Evaluation(google.protobuf.message.Message):
     """Entropy threshold in [0, 1], the accuracy it gives, and the share of images it offloads."""
     threshold_accuracy: builtins.float
     offload_share: builtins.float
+    only_server_right: builtins.float
+    """Share of images that the server answers right and the exit does not; means nothing without a
+    curve.
+    """
+    @property
+    def curve(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OperatingPoint]:
+        """What other thresholds give, from everything offloaded to nothing: 101 points at most, or none."""
+
     @property
     def class_samples(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Of each class, in the order of the labels: test images, and how many of them exit and server
@@ -438,13 +448,38 @@ class Evaluation(google.protobuf.message.Message):
         threshold: builtins.float = ...,
         threshold_accuracy: builtins.float = ...,
         offload_share: builtins.float = ...,
+        only_server_right: builtins.float = ...,
+        curve: collections.abc.Iterable[Global___OperatingPoint] | None = ...,
         class_samples: collections.abc.Iterable[builtins.int] | None = ...,
         exit_class_right: collections.abc.Iterable[builtins.int] | None = ...,
         server_class_right: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["class_samples", b"class_samples", "exit_accuracy", b"exit_accuracy", "exit_class_right", b"exit_class_right", "offload_share", b"offload_share", "round", b"round", "samples", b"samples", "server_accuracy", b"server_accuracy", "server_class_right", b"server_class_right", "threshold", b"threshold", "threshold_accuracy", b"threshold_accuracy"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["class_samples", b"class_samples", "curve", b"curve", "exit_accuracy", b"exit_accuracy", "exit_class_right", b"exit_class_right", "offload_share", b"offload_share", "only_server_right", b"only_server_right", "round", b"round", "samples", b"samples", "server_accuracy", b"server_accuracy", "server_class_right", b"server_class_right", "threshold", b"threshold", "threshold_accuracy", b"threshold_accuracy"]) -> None: ...
 
 Global___Evaluation: typing_extensions.TypeAlias = Evaluation
+
+@typing.final
+class OperatingPoint(google.protobuf.message.Message):
+    """What one threshold gives."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    THRESHOLD_FIELD_NUMBER: builtins.int
+    ACCURACY_FIELD_NUMBER: builtins.int
+    OFFLOAD_SHARE_FIELD_NUMBER: builtins.int
+    threshold: builtins.float
+    accuracy: builtins.float
+    offload_share: builtins.float
+    def __init__(
+        self,
+        *,
+        threshold: builtins.float = ...,
+        accuracy: builtins.float = ...,
+        offload_share: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accuracy", b"accuracy", "offload_share", b"offload_share", "threshold", b"threshold"]) -> None: ...
+
+Global___OperatingPoint: typing_extensions.TypeAlias = OperatingPoint
 
 @typing.final
 class TrainResponse(google.protobuf.message.Message):

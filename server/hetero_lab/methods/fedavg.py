@@ -64,17 +64,25 @@ def _prepare(
                 Undivided(plan, f"client-{number}", build(plan), shard, compute)
                 for number, shard in enumerate(shards, start=1)
             ]
+            size = len(Weights(clients[0].states()).to_bytes())
             for round_ in range(plan.rounds):
                 losses = [_local_round(plan, client, round_) for client in clients]
                 _average(clients)
-                observe("round", round=round_, loss=sum(losses) / len(losses), **named)
+                sent = _traffic(size, pushes=round_ + 1, pulls=round_ + 1)
+                observe("round", round=round_, loss=sum(losses) / len(losses), **sent, **named)
                 if plan.evaluates_after(round_):
                     some = evaluated_on(settings, test, round_)
                     told = scores(clients[0].right(some), some, plan.classes)
-                    observe("evaluation", round=round_, **told, **named)
+                    sent = _traffic(size, pushes=round_ + 1, pulls=round_ + 2)
+                    observe("evaluation", round=round_, **told, **sent, **named)
             run_dir.write(file, Weights(clients[0].states()).to_bytes())
 
     return run
+
+
+def _traffic(size: int, *, pushes: int, pulls: int) -> dict[str, int]:
+    """What each client would have sent and got over a network, as files of weights."""
+    return {"bytes_pushed": pushes * size, "bytes_pulled": pulls * size}
 
 
 def _local_round(plan: Plan, client: Undivided, round_: int) -> float:

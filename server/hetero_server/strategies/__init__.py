@@ -5,16 +5,20 @@ from __future__ import annotations
 from hetero_common.compute import Compute
 from hetero_common.plan import Plan
 from hetero_server.strategies.averaging import Averaging
-from hetero_server.strategies.base import FreshLayers, Strategy
+from hetero_server.strategies.base import ClientBatch, FreshLayers, Strategy
+from hetero_server.strategies.mixed import Mixed
 from hetero_server.strategies.sequential import Sequential
 
-__all__ = ["FreshLayers", "Strategy", "build_strategy"]
+__all__ = ["ClientBatch", "FreshLayers", "Strategy", "build_strategy"]
 
 
 def build_strategy(
     name: str, plan: Plan, compute: Compute, fresh: FreshLayers, *, aggregate_every: int = 1
 ) -> Strategy:
-    """The strategy of this name: `sequential` or `averaging`."""
-    if name == "sequential":
-        return Sequential(plan, compute, fresh)
+    """The strategy of this name: `sequential`, `averaging` or `mixed`."""
+    match name:
+        case "sequential":
+            return Sequential(plan, compute, fresh)
+        case "mixed":
+            return Mixed(plan, compute, fresh)
     return Averaging(plan, compute, fresh, aggregate_every)

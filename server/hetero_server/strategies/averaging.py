@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from torch import Tensor
@@ -10,10 +10,10 @@ from torch import Tensor
 from hetero_common.aggregation import LayerStates
 from hetero_common.checkpoints import nested, within
 from hetero_common.compute import Compute
-from hetero_common.errors import NotTraining
-from hetero_common.plan import Plan, StepAt
+from hetero_common.errors import NotTraining, RefusedInput
+from hetero_common.plan import Plan
 from hetero_common.weights import Weights, layer_states
-from hetero_server.strategies.base import FreshLayers
+from hetero_server.strategies.base import ClientBatch, FreshLayers, one_by_one
 from hetero_server.suffix import StepResult, Suffix
 
 
@@ -49,17 +49,15 @@ class Averaging:
         """Free the client's replica."""
         self._replicas.pop(client_id, None)
 
-    def step(
-        self,
-        client_id: str,
-        activation: Tensor,
-        labels: Tensor,
-        at: StepAt,
-        offsets: Tensor | None = None,
-    ) -> StepResult:
-        """One step of the client's own replica."""
-        replica = self._replicas[client_id]
-        return replica.train_step(activation, labels, replica.first - 1, at, offsets)
+    def step(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
+        """One step of each client's own replica."""
+        return one_by_one(self._train, batches)
+
+    def _train(self, batch: ClientBatch) -> StepResult:
+        replica = self._replicas[batch.client_id]
+        return replica.train_step(
+            batch.activation, batch.labels, replica.first - 1, batch.at, batch.offsets
+        )
 
     def forget_statistics(self, client_id: str) -> None:
         """Of the client's own replica."""

@@ -2,17 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from hetero_common.aggregation import LayerStates
+from hetero_common.errors import RefusedInput
 from hetero_common.plan import StepAt
 from hetero_server.suffix import StepResult
 
 FreshLayers = Callable[[int], Mapping[int, nn.Module]]
 """New modules for layers cut_layer+1..L at the initial weights of the run."""
+
+
+@dataclass(frozen=True)
+class ClientBatch:
+    """One mini-batch of a client.
+
+    Attributes:
+        activation: (B, ...), fp32 on the CPU.
+        labels: (B,) int64.
+        at: The client's step that it is of.
+        offsets: (classes,) fp32, added to the logits in the loss; None: nothing is.
+    """
+
+    client_id: str
+    activation: Tensor
+    labels: Tensor
+    at: StepAt
+    offsets: Tensor | None = None
+
+
+def one_by_one(
+    step: Callable[[ClientBatch], StepResult], batches: Sequence[ClientBatch]
+) -> list[StepResult | RefusedInput]:
+    """A step for each batch; one that is refused does not keep the others from theirs."""
+    results: list[StepResult | RefusedInput] = []
+    for batch in batches:
+        try:
+            results.append(step(batch))
+        except RefusedInput as error:
+            results.append(error)
+    return results
 
 
 class Strategy(Protocol):
@@ -24,21 +57,15 @@ class Strategy(Protocol):
     def remove(self, client_id: str) -> None:
         """A client is gone; an unknown one is ignored."""
 
-    def step(
-        self,
-        client_id: str,
-        activation: Tensor,
-        labels: Tensor,
-        at: StepAt,
-        offsets: Tensor | None = None,
-    ) -> StepResult:
-        """Train on one mini-batch of a client: activation (B, ...), labels (B,) int64.
+    def step(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
+        """Train on one mini-batch of a client, or of each of several.
 
-        In the loss, `offsets` (classes,) are added to the logits.
+        Returns:
+            One entry per batch: what it did, or why it was refused and has changed no weight.
         """
 
     def forget_statistics(self, client_id: str) -> None:
-        """Put BatchNorm's statistics back to before the last step, which was this client's."""
+        """Put BatchNorm's statistics back to before the last step, which was this client's too."""
 
     def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
         """Per client, the server layers that take part in the aggregation after `round_`."""

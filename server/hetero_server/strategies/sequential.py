@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from hetero_common.aggregation import LayerStates
 from hetero_common.checkpoints import within
 from hetero_common.compute import Compute
-from hetero_common.plan import Plan, StepAt
+from hetero_common.errors import RefusedInput
+from hetero_common.plan import Plan
 from hetero_common.weights import Weights
-from hetero_server.strategies.base import FreshLayers
+from hetero_server.strategies.base import ClientBatch, FreshLayers, one_by_one
 from hetero_server.suffix import StepResult, Suffix
 
 
@@ -19,6 +20,7 @@ class Sequential:
     """Holds layers min(cut layer)+1..L once; the least memory a server can do with."""
 
     def __init__(self, plan: Plan, compute: Compute, fresh: FreshLayers) -> None:
+        self._plan = plan
         self._fresh = fresh
         self._suffix = Suffix({}, plan, compute)
         self._cuts: dict[str, int] = {}
@@ -37,17 +39,15 @@ class Sequential:
         """Nothing is held for a single client."""
         self._cuts.pop(client_id, None)
 
-    def step(
-        self,
-        client_id: str,
-        activation: Tensor,
-        labels: Tensor,
-        at: StepAt,
-        offsets: Tensor | None = None,
-    ) -> StepResult:
-        """One step of the shared model, entered at the client's cut layer."""
-        cut_layer = self._cuts[client_id]
-        return self._suffix.train_step(activation, labels, cut_layer, at, offsets)
+    def step(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
+        """For each batch one step of the shared model, entered at the client's cut layer."""
+        return one_by_one(self._train, batches)
+
+    def _train(self, batch: ClientBatch) -> StepResult:
+        cut_layer = self._cuts[batch.client_id]
+        return self._suffix.train_step(
+            batch.activation, batch.labels, cut_layer, batch.at, batch.offsets
+        )
 
     def forget_statistics(self, client_id: str) -> None:
         """Of the shared model."""

@@ -1,0 +1,194 @@
+"""The tables of a report, as text in cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from operator import attrgetter
+
+from hetero_lab.report.facts import common
+from hetero_lab.report.grouping import Group
+from hetero_lab.report.records import Participant, Run
+from hetero_lab.report.spread import Spread, mean
+from hetero_lab.report.strands import (
+    Quantity,
+    Strand,
+    cut_strands,
+    group_cut_strands,
+    group_strand,
+    run_strand,
+)
+
+_MOST_INCIDENTS = 200
+_NOTHING = "–"  # noqa: RUF001 - the dash of tables
+_ACCURACIES: tuple[tuple[str, Quantity], ...] = (
+    ("exit %", attrgetter("exit")),
+    ("server %", attrgetter("server")),
+    ("combined %", attrgetter("combined")),
+    ("offloaded %", attrgetter("offload_share")),
+)
+_HEADINGS = tuple(heading for heading, _ in _ACCURACIES)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under headings.
+
+    Attributes:
+        texts: How many of the first columns are text; all others are numbers.
+        caption: What the headings mean.
+    """
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    texts: int = 1
+    caption: str = ""
+
+
+def clients_table(run: Run) -> Table:
+    """One row for each client."""
+    return Table(
+        "Clients" if run.has_clients else "Models",
+        ("client", "cut layer", "images", *_HEADINGS, "steps", "sent MB", "received MB"),
+        tuple(_client_row(participant) for participant in run.participants),
+        caption=f"On the test images of the last evaluation. {_combined(run.participants)} Steps: "
+        "mini-batches that the server model has taken. MB: payload that the client has sent and "
+        "received, in millions of bytes.",
+    )
+
+
+def cuts_table(run: Run) -> Table | None:
+    """One row for each cut layer; None without cut layers."""
+    strands = cut_strands(run)
+    if not strands:
+        return None
+    rows = [(strand.label, *_spreads(strand)) for strand in (*strands, run_strand(run))]
+    caption = "Mean and standard deviation (n - 1) of the clients."
+    return Table("Cut layers", ("cut layer", *_HEADINGS), tuple(rows), caption=caption)
+
+
+def results_table(groups: Sequence[Group]) -> Table:
+    """One row for each label."""
+    rows = []
+    for group in groups:
+        strand = group_strand(group)
+        payload = Spread.of(mean(map(_megabytes, member)) for member in strand.members)
+        seeds = ", ".join(str(run.plan.seed) for run in group.runs)
+        rows.append(
+            (group.label, str(len(group.runs)), seeds, *_spreads(strand), _text(payload, "{:,.2f}"))
+        )
+    participants = [p for group in groups for run in group.runs for p in run.participants]
+    caption = [
+        "On the test images of the last evaluations: mean over clients; of several runs, mean and "
+        "standard deviation (n - 1).",
+        _combined(participants),
+        "MB: payload that a client has sent and received, in millions of bytes.",
+    ]
+    if any(participant.cut_layer is None for participant in participants):
+        caption.append("Undivided models stand under server.")
+    return Table(
+        "Results",
+        ("label", "runs", "seeds", *_HEADINGS, "MB per client"),
+        tuple(rows),
+        caption=" ".join(sentence for sentence in caption if sentence),
+    )
+
+
+def compared_cuts_table(groups: Sequence[Group]) -> Table | None:
+    """One row for each label and cut layer; None without cut layers."""
+    rows = [
+        (group.label, str(cut), *_spreads(strand))
+        for group in groups
+        for cut, strand in group_cut_strands(group).items()
+    ]
+    if not rows:
+        return None
+    caption = (
+        "Mean over the clients with this cut layer; of several runs, mean and standard deviation "
+        "(n - 1)."
+    )
+    return Table("Cut layers", ("label", "cut layer", *_HEADINGS), tuple(rows), caption=caption)
+
+
+def runs_table(groups: Sequence[Group]) -> Table:
+    """What each run has that not all others have."""
+    runs = [(group.label, run) for group in groups for run in group.runs]
+    _, own = common([run for _, run in runs])
+    return Table(
+        "Runs",
+        ("run", "label", *own[0]),
+        tuple(
+            (run.name, label, *(text or _NOTHING for text in told.values()))
+            for (label, run), told in zip(runs, own, strict=True)
+        ),
+        texts=2 + len(own[0]),
+    )
+
+
+def incidents_table(run: Run) -> Table | None:
+    """What was out of the ordinary; None if nothing was."""
+    if not run.incidents:
+        return None
+    rows = tuple(
+        (
+            str(timedelta(seconds=round(incident.seconds))),
+            _NOTHING if incident.round is None else str(incident.round + 1),
+            incident.client or _NOTHING,
+            incident.what,
+        )
+        for incident in run.incidents[:_MOST_INCIDENTS]
+    )
+    more = len(run.incidents) - len(rows)
+    caption = f"{more:,} more are in metrics.jsonl." if more else ""
+    return Table("Events", ("after", "round", "client", "what"), rows, texts=4, caption=caption)
+
+
+def _client_row(participant: Participant) -> tuple[str, ...]:
+    last, payload = participant.last, participant.payload
+    shares = (None if last is None else quantity(last) for _, quantity in _ACCURACIES)
+    return (
+        participant.name,
+        _count(participant.cut_layer),
+        _count(participant.images),
+        *(_NOTHING if share is None else f"{100 * share:.2f}" for share in shares),
+        _count(participant.steps),
+        _NOTHING if payload is None else f"{payload.sent / 1e6:,.2f}",
+        _NOTHING if payload is None else f"{payload.received / 1e6:,.2f}",
+    )
+
+
+def _spreads(strand: Strand) -> tuple[str, ...]:
+    return tuple(_percent(strand.at_last(quantity)) for _, quantity in _ACCURACIES)
+
+
+def _percent(share: Spread | None) -> str:
+    if share is None:
+        return _NOTHING
+    deviation = None if share.deviation is None else 100 * share.deviation
+    return _text(Spread(100 * share.mean, deviation, share.count), "{:.2f}")
+
+
+def _text(spread: Spread | None, form: str) -> str:
+    if spread is None:
+        return _NOTHING
+    if spread.deviation is None:
+        return form.format(spread.mean)
+    return f"{form.format(spread.mean)} ± {form.format(spread.deviation)}"
+
+
+def _count(number: int | None) -> str:
+    return _NOTHING if number is None else f"{number:,}"
+
+
+def _megabytes(participant: Participant) -> float | None:
+    return None if participant.payload is None else participant.payload.total / 1e6
+
+
+def _combined(participants: Iterable[Participant]) -> str:
+    thresholds = sorted({p.last.threshold for p in participants if p.last and p.last.threshold})
+    if not thresholds:
+        return ""
+    named = ", ".join(f"{threshold:g}" for threshold in thresholds)
+    return f"Combined: the exit answers up to the normalized entropy that was set ({named})."

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from hetero_common.errors import SettingsError
+from hetero_lab.report.facts import common, facts
+from hetero_lab.report.grouping import group
+from hetero_lab.report.records import Run, Source
+from lab.report.made_up import measured, participant, run_of
+
+A = participant("a", 3, measured(1))
+B = participant("b", 3, measured(1))
+
+
+def planned(run: Run, **changes: object) -> Run:
+    return dataclasses.replace(run, plan=run.plan.model_copy(update=changes))
+
+
+def grouped(*runs: Run) -> dict[str, list[int]]:
+    """Seeds by label."""
+    return {each.label: [run.plan.seed for run in each.runs] for each in group(runs)}
+
+
+def test_runs_that_differ_in_their_seed_only_share_a_label() -> None:
+    central = run_of(participant("whole model", None, measured(1)), method="centralized")
+    runs = (run_of(A, seed=0), central, run_of(A, seed=1))
+    assert grouped(*runs) == {"sequential": [0, 1], "centralized": [0]}
+
+
+def test_other_settings_are_named_where_they_differ() -> None:
+    runs = (run_of(A), planned(run_of(A), wire="int8"), planned(run_of(A, seed=3), wire="int8"))
+    assert grouped(*runs) == {"sequential, wire fp32": [0], "sequential, wire int8": [0, 3]}
+
+
+def test_labels_that_name_only_some_of_the_differences_stay_apart() -> None:
+    many = {"wire": "int8", "width": 8, "batch_size": 4, "stem": "imagenet"}
+    runs = (run_of(A), planned(run_of(A), **many), planned(run_of(A), **many, weight_decay=0.0))
+    labels = list(grouped(*runs))
+    assert len(labels) == 3
+    assert labels[2] == f"{labels[1]} (2)"
+
+
+def test_clients_and_cut_layers_tell_runs_apart() -> None:
+    labels = grouped(run_of(A), run_of(A, B))
+    assert list(labels) == [
+        "sequential, clients 1, cut layers 3",
+        "sequential, clients 2, cut layers 3 (2 clients)",
+    ]
+
+
+def test_runs_of_clients_are_called_after_them() -> None:
+    runs = [dataclasses.replace(run_of(p), source=Source.CLIENT, method="client") for p in (A, B)]
+    assert list(grouped(*runs)) == ["a", "b"]
+
+
+def test_labels_can_be_given() -> None:
+    groups = group([run_of(A), run_of(B), run_of(A)], ["x", "y", "x"])
+    assert [(each.label, len(each.runs)) for each in groups] == [("x", 2), ("y", 1)]
+    with pytest.raises(SettingsError, match="--labels names 1 of 2 runs"):
+        group([run_of(A), run_of(B)], ["x"])
+
+
+def test_facts_tell_what_was_run() -> None:
+    told = facts(run_of(A, B))
+    assert told == {
+        "Method": "Split training, one shared server model (sequential)",
+        "Model": "tinycnn, width 4, cifar stem",
+        "Input": "8 x 8 pixels, 10 classes",
+        "Data": "digits, dealt out iid",
+        "Augmentation": "crop-flip",
+        "Clients": "2",
+        "Cut layers": "3 (2 clients)",
+        "Order": "arrival",
+        "Rounds": "2",
+        "Steps": "8 a round, batches of 32",
+        "Optimizer": "sgd, learning rate 0.05 on clients, 0.05 on the server, cosine",
+        "Exits": "last, linear head",
+        "Feedback": "none",
+        "Client aggregation": "round",
+        "Wire": "fp32 activations",
+        "Arithmetic": "fp32",
+        "Seed": "0",
+        "Recorded by": "simulator",
+        "Versions": "hetero-splitee 0.1",
+        "Started": "2023-11-14 22:13:20 UTC",
+        "Took": "0:00:12",
+    }
+
+
+def test_what_runs_have_in_common_is_told_once() -> None:
+    shared, own = common([run_of(A), run_of(A, seed=7)])
+    assert own == [{"Seed": "0"}, {"Seed": "7"}]
+    assert shared == {k: v for k, v in facts(run_of(A)).items() if k != "Seed"}
