@@ -73,7 +73,7 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
     plan = status.plan
     settings.require(plan)
     model = DeviceModel(plan, cut_layer, Compute(settings.device, plan.precision))
-    shard = load_shard(settings, plan, *parse_shard(settings.shard))
+    shard = load_shard(settings, plan, *parse_shard(settings.shard), settings.cuts())
     test = load_test(settings.dataset, settings.data_dir, plan)
     steps = plan.steps_for(len(shard.labels))
     trainer = Trainer(plan, client_id, model, shard, steps)

@@ -32,6 +32,7 @@ class DeviceModel:
         prefix, _ = split_model(model, cut_layer)
         shapes = activation_shapes(model, plan.image_size)
         self.cut_layer = cut_layer
+        self.classes = plan.classes
         self.fingerprint = fingerprint(model, plan.image_size)
         self.activation_shape = shapes[cut_layer - 1]
         self.compute = compute

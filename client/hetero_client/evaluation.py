@@ -1,4 +1,4 @@
-"""Accuracy of the exit, of the server, and of both together at the threshold."""
+"""Accuracy of the exit, of the server, of both at the threshold, and of each class."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from hetero_client.device_model import DeviceModel
 from hetero_client.early_exit import Answers
 from hetero_client.trainer import Shard
+from hetero_common.classwise import class_counts
 from hetero_common.control import Evaluation
 
 Predict = Callable[[Iterator[Tensor]], Iterator[Tensor]]
@@ -63,4 +64,7 @@ def evaluate(
         offload_share=point.offload_share,
         only_server_right=answers.only_server_right,
         curve=tuple(answers.curve()),
+        class_samples=class_counts(test.labels, model.classes),
+        exit_class_right=class_counts(test.labels[answers.exit_right], model.classes),
+        server_class_right=class_counts(test.labels[answers.server_right], model.classes),
     )

@@ -149,6 +149,7 @@ class Participation:
             model.fingerprint,
             run_id=identity.run_id,
             held_rounds=held,
+            class_counts=self._trainer.class_counts,
         )
 
     def _start_anew(self) -> None:
@@ -304,6 +305,6 @@ class Participation:
         )
         self._link.report(evaluation)
         self._run_dir.event(
-            "evaluation", **self._link.traffic(), last=request.last, **asdict(evaluation)
+            "evaluation", **self._link.traffic(), last=request.last, **evaluation.record()
         )
         self._progress.evaluated(evaluation)

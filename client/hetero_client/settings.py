@@ -6,13 +6,15 @@ import socket
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
+from typing_extensions import Self
 
 from hetero_client.thresholds import Target
+from hetero_common.dealing import Dealing
 from hetero_common.errors import SettingsError
 from hetero_common.models.factory import is_factory
-from hetero_common.partition import parse_shard
+from hetero_common.partition import MIN_SHARD_SIZE, parse_cuts, parse_shard
 from hetero_common.plan import Plan
 from hetero_common.settings import Settings
 
@@ -32,12 +34,26 @@ class DataSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     """How the training images are dealt out to shards: evenly, or with label skew."""
     alpha: float = Field(0.5, gt=0)
     """Concentration of the dirichlet partition; the lower, the more skewed."""
+    min_shard: int = Field(MIN_SHARD_SIZE, ge=MIN_SHARD_SIZE)
+    """Images that each shard gets at least, at the cost of the largest; the run's batch size, and
+    what --validation holds out on top of it, lets every shard fill a batch."""
+    size_spread: float = Field(0.0, ge=0, le=5)
+    """Spread of the shards' sizes, the standard deviation of their logarithm; 0: as the partition
+    has them."""
+    cut_skew: float = Field(0.0, ge=0, le=1)
+    """Share of the images that go by their class to the clients of one cut layer only: with 1,
+    devices of different cut layers see different classes. On a client it takes --cut-layers."""
     validation: float = Field(0.0, ge=0, lt=1)
     """Share of a shard that is not trained on: images to choose a threshold on (--calibrate)."""
     threshold: float = Field(DEFAULT_THRESHOLD, ge=-1, le=1)
     """Largest normalized entropy that the exit answers at; 1: always, negative: never."""
     eval_samples: int = Field(1000, ge=1)
     """Test images of an evaluation; the last one takes the whole test split."""
+
+    def dealing(self) -> Dealing:
+        """The rules by which the training images are dealt out."""
+        alpha = self.alpha if self.partition == "dirichlet" else None
+        return Dealing(alpha, self.min_shard, self.size_spread, self.cut_skew)
 
 
 class ModelExpectation(BaseModel, frozen=True, use_attribute_docstrings=True):
@@ -129,6 +145,9 @@ class ClientSettings(Settings, DataSettings, ModelExpectation, CredentialSetting
     """Name of this device, stable across restarts; by default host name, cut layer and shard."""
     shard: str = "1/1"
     """Which part of the training images is this device's: I/N, counted from 1."""
+    cut_layers: str | None = None
+    """Cut layers of all clients, separated by commas and dealt out to the shards in turn, as in
+    hetero-sim. Only --cut-skew needs them."""
     connect_timeout: float = Field(60.0, gt=0)
     """Seconds to wait for a server that does not answer yet."""
     list_cuts: bool = False
@@ -139,6 +158,22 @@ class ClientSettings(Settings, DataSettings, ModelExpectation, CredentialSetting
     def _known_shard(cls, text: str) -> str:
         parse_shard(text)
         return text
+
+    @model_validator(mode="after")
+    def _own_among_all(self) -> Self:
+        index, _ = parse_shard(self.shard)
+        cuts = self.cuts()
+        if cuts and self.cut_layer not in (None, cuts[index]):
+            raise SettingsError(
+                f"--cut-layer is {self.cut_layer}, but by --cut-layers {self.cut_layers} that of "
+                f"shard {self.shard} is {cuts[index]}: all clients take the same --cut-layers"
+            )
+        return self
+
+    def cuts(self) -> list[int]:
+        """Cut layer of each shard, where they were given."""
+        _, count = parse_shard(self.shard)
+        return parse_cuts(self.cut_layers, count)
 
     def resolved_client_id(self) -> str:
         """The client id to register with."""

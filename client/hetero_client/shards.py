@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +13,49 @@ import torch
 from hetero_client.data import ImageSource, Split, open_source
 from hetero_client.settings import DataSettings
 from hetero_client.trainer import Shard
-from hetero_common import partition
+from hetero_common.dealing import deal
 from hetero_common.errors import SettingsError
+from hetero_common.partition import MIN_SHARD_SIZE, Indices
 from hetero_common.plan import Plan
 from hetero_common.sampling import derive_seed, permutation
 
+log = logging.getLogger(__name__)
 
-def load_shard(settings: DataSettings, plan: Plan, index: int, count: int) -> Shard:
+
+def load_shard(
+    settings: DataSettings, plan: Plan, index: int, count: int, cuts: Sequence[int] = ()
+) -> Shard:
     """What is trained on of shard `index` (from 0) of `count` of the training images.
+
+    Args:
+        settings: Which images, and how they are dealt out.
+        plan: Gives the seed, the same for all clients.
+        index: Whose shard.
+        count: Number of clients.
+        cuts: Cut layer of each client; needed where they decide who gets what.
 
     Raises:
         SettingsError: The data set is missing, unreadable, too small, or has another number of
-            classes.
+            classes, or it can not be dealt out like this.
     """
     source = _open(settings.dataset, settings.data_dir, plan, "train")
-    train, _ = _divide(source, settings, plan, index, count)
+    train, _ = _divide(source, settings, plan, index, count, cuts)
+    least = math.ceil(plan.batch_size / (1 - settings.validation))
+    if len(train) < plan.batch_size and least <= len(source.labels) // count:
+        log.warning(
+            "shard %d/%d has %d images to train on, less than a batch: with --min-shard %d, on all "
+            "clients alike, it would be filled up from the largest",
+            *(index + 1, count, len(train), least),
+        )
     return _decode(source, train, plan)
 
 
-def load_validation(settings: DataSettings, plan: Plan, index: int, count: int) -> Shard:
-    """What is held out of that shard; raises as `load_shard` does."""
+def load_validation(
+    settings: DataSettings, plan: Plan, index: int, count: int, cuts: Sequence[int] = ()
+) -> Shard:
+    """What is held out of that shard; takes and raises what `load_shard` does."""
     source = _open(settings.dataset, settings.data_dir, plan, "train")
-    _, validation = _divide(source, settings, plan, index, count)
+    _, validation = _divide(source, settings, plan, index, count, cuts)
     return _decode(source, validation, plan)
 
 
@@ -42,9 +66,7 @@ def load_test(dataset: str, data_dir: Path, plan: Plan) -> Shard:
     return _decode(source, order, plan)
 
 
-def hold_out(
-    shard: partition.Indices, share: float, seed: int
-) -> tuple[partition.Indices, partition.Indices]:
+def hold_out(shard: Indices, share: float, seed: int) -> tuple[Indices, Indices]:
     """Divide a shard into what is trained on and what is not, both in the order of the shard.
 
     With a share above 0 at least one image is held out.
@@ -56,10 +78,10 @@ def hold_out(
         return shard, shard[:0]
     count = max(1, round(share * len(shard)))
     left = len(shard) - count
-    if left < partition.MIN_SHARD_SIZE:
+    if left < MIN_SHARD_SIZE:
         raise SettingsError(
             f"--validation {share:g} leaves {left} of {len(shard)} images to train on, of at least "
-            f"{partition.MIN_SHARD_SIZE} that it takes: hold out fewer"
+            f"{MIN_SHARD_SIZE} that it takes: hold out fewer"
         )
     held_out = np.zeros(len(shard), dtype=bool)
     held_out[permutation(len(shard), derive_seed("validation", seed))[:count]] = True
@@ -67,12 +89,14 @@ def hold_out(
 
 
 def _divide(
-    source: ImageSource, settings: DataSettings, plan: Plan, index: int, count: int
-) -> tuple[partition.Indices, partition.Indices]:
-    if settings.partition == "iid":
-        shards = partition.iid(source.labels, count, plan.seed)
-    else:
-        shards = partition.dirichlet(source.labels, count, settings.alpha, plan.seed)
+    source: ImageSource,
+    settings: DataSettings,
+    plan: Plan,
+    index: int,
+    count: int,
+    cuts: Sequence[int],
+) -> tuple[Indices, Indices]:
+    shards = deal(source.labels, count, settings.dealing(), plan.seed, cuts)
     return hold_out(shards[index], settings.validation, plan.seed)
 
 
@@ -86,6 +110,6 @@ def _open(dataset: str, data_dir: Path, plan: Plan, split: Split) -> ImageSource
     return source
 
 
-def _decode(source: ImageSource, indices: partition.Indices, plan: Plan) -> Shard:
+def _decode(source: ImageSource, indices: Indices, plan: Plan) -> Shard:
     images = source.read(indices, plan.image_size)
     return Shard(images, torch.from_numpy(source.labels[indices]), source.classes)

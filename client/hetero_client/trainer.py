@@ -15,6 +15,7 @@ from hetero_common.checkpoints import nested, within
 from hetero_common.compute import Learner, seed_step
 from hetero_common.control import RoundDone
 from hetero_common.errors import NonFinite
+from hetero_common.logit_adjustment import adjusted_cross_entropy, logit_offsets, prior_counts
 from hetero_common.plan import Plan, StepAt
 from hetero_common.sampling import augment, batch_indices, derive_seed
 from hetero_common.weights import Weights
@@ -49,7 +50,7 @@ class _Pending:
 
 
 class Trainer:
-    """Trains prefix and exits on a shard with the exits' own loss, the mean over all of them.
+    """Trains prefix and exits on a shard with the exits' own loss, the sum over all of them.
 
     Every random choice is a function of (seed, client id, round, step): the batch, its
     augmentation, dropout. `forward` and `backward` alternate, once per step.
@@ -70,6 +71,10 @@ class Trainer:
         self.model = model
         self._shard = shard
         self._steps = steps
+        self.class_counts = prior_counts(plan, shard.labels)
+        """Training images of each class, which the server is to know; empty if it is not."""
+        offsets = logit_offsets(plan, self.class_counts)
+        self._offsets = None if offsets is None else model.compute.place(offsets)
         self._pending: _Pending | None = None
         self.start_anew()
 
@@ -87,7 +92,7 @@ class Trainer:
         seed_step(self._plan.seed, "client", self._client_id, round_, step)
         self.model.train(True)
         activation, logits = self.model.forward(images)
-        losses = [F.cross_entropy(each.float(), targets) for each in logits]
+        losses = [adjusted_cross_entropy(each.float(), targets, self._offsets) for each in logits]
         loss = _total(losses)
         if not math.isfinite(loss.detach()):
             raise NonFinite("the exit's loss on this batch")

@@ -142,6 +142,7 @@ class ServerLink:
         *,
         run_id: str = "",
         held_rounds: Collection[int] = (),
+        class_counts: Collection[int] = (),
     ) -> Registration:
         """Open a session.
 
@@ -152,6 +153,7 @@ class ServerLink:
             fingerprint: Of its model.
             run_id: The run it was in before, if it was.
             held_rounds: Rounds of that run whose end it can go back to.
+            class_counts: Its training images of each class, with logit adjustment.
 
         Raises:
             HeteroError: The server refuses this client, and says why.
@@ -167,6 +169,7 @@ class ServerLink:
                 wire_dtypes=wire.wire_dtypes(),
                 run_id=run_id,
                 held_rounds=held_rounds,
+                class_counts=class_counts,
             ),
             30.0,
         )

@@ -16,7 +16,7 @@ from hetero_client.shards import load_validation
 from hetero_client.trained import TrainedDevice
 from hetero_client.trainer import Shard
 from hetero_common.errors import SettingsError
-from hetero_common.partition import parse_shard
+from hetero_common.partition import parse_cuts, parse_shard
 from hetero_common.plan import Plan
 from hetero_common.rundir import SETTINGS_FILE
 
@@ -25,6 +25,7 @@ class TrainedOn(DataSettings, frozen=True, extra="ignore"):
     """Which images a client was trained on, as the settings in its run directory say."""
 
     shard: str
+    cut_layers: str | None = None
 
     @classmethod
     def read(cls, run: Path) -> TrainedOn:
@@ -65,7 +66,8 @@ def held_out(run: Path, plan: Plan) -> ValidationImages:
         )
     index, count = parse_shard(trained_on.shard)
     source = f"held out of shard {trained_on.shard} of {trained_on.dataset}"
-    return ValidationImages(load_validation(trained_on, plan, index, count), source)
+    cuts = parse_cuts(trained_on.cut_layers, count)
+    return ValidationImages(load_validation(trained_on, plan, index, count, cuts), source)
 
 
 def labeled(dataset: str, device: TrainedDevice) -> ValidationImages:

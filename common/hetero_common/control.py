@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hetero_common.classwise import class_accuracies
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,9 @@ class Evaluation:
         only_server_right: Share of images that the server answers right and the exit does not.
         curve: What other thresholds give, from everything offloaded to nothing; empty if the client
             does not tell, and then `only_server_right` says nothing.
+        class_samples: Test images of each class; empty where nothing is told of classes.
+        exit_class_right: How many of them the exit answers right; likewise.
+        server_class_right: How many of them the server answers right; likewise.
     """
 
     round: int
@@ -82,6 +88,18 @@ class Evaluation:
     offload_share: float
     only_server_right: float = 0.0
     curve: tuple[OperatingPoint, ...] = ()
+    class_samples: tuple[int, ...] = ()
+    exit_class_right: tuple[int, ...] = ()
+    server_class_right: tuple[int, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """What is recorded: accuracies per class in place of what was right; None if untold."""
+        record = asdict(self)
+        record["class_samples"] = list(self.class_samples) or None
+        for side in ("exit", "server"):
+            accuracies = class_accuracies(record.pop(f"{side}_class_right"), self.class_samples)
+            record[f"{side}_class_accuracy"] = accuracies or None
+        return record
 
 
 Directive = StartRound | Evaluate | Finish

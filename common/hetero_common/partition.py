@@ -42,6 +42,22 @@ def parse_shard(text: str) -> tuple[int, int]:
     return number - 1, count
 
 
+def parse_cuts(text: str | None, count: int) -> list[int]:
+    """Read cut layers `3,4,5`, which are dealt out to `count` clients in turn; of None, none.
+
+    Raises:
+        SettingsError: It is not of that form.
+    """
+    if text is None:
+        return []
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and part.isascii() for part in parts):
+        raise SettingsError(
+            f"setting cut-layers: write numbers separated by commas, such as 3,4,5, not {text!r}"
+        )
+    return [int(parts[index % len(parts)]) for index in range(count)]
+
+
 def iid(
     labels: npt.NDArray[np.int64], num_shards: int, seed: int, min_size: int = MIN_SHARD_SIZE
 ) -> list[Indices]:
@@ -59,7 +75,7 @@ def iid(
     Raises:
         SettingsError: There are not enough images, or `num_shards` is no count.
     """
-    _check_enough(len(labels), num_shards, min_size)
+    require_enough(len(labels), num_shards, min_size)
     order = permutation(len(labels), derive_seed("iid", seed))
     return [np.sort(shard) for shard in np.array_split(order, num_shards)]
 
@@ -73,9 +89,10 @@ def dirichlet(
 ) -> list[Indices]:
     """Deal out each class in proportions drawn from Dir(alpha), the usual label skew.
 
-    The lower alpha, the fewer classes a shard holds (Hsu et al., Measuring the Effects of
-    Non-Identical Data Distribution for Federated Visual Classification, 2019). Shards that come out
-    too small are filled up from the largest.
+    The lower alpha, the fewer classes a shard holds (Yurochkin et al., Bayesian Nonparametric
+    Federated Learning of Neural Networks, ICML 2019). Sizes come out as they do; shards that come
+    out too small are filled up from the largest. To draw again until none is too small, as others
+    do, would not end for many clients and a low alpha.
 
     Args:
         labels: (N,).
@@ -91,21 +108,31 @@ def dirichlet(
         SettingsError: `alpha` is not positive, there are not enough images, or `num_shards` is no
             count.
     """
-    if not (alpha > 0 and math.isfinite(alpha)):
-        raise SettingsError(f"alpha is {alpha}, but must be a positive number, such as 0.5")
-    _check_enough(len(labels), num_shards, min_size)
+    require_enough(len(labels), num_shards, min_size)
     random = np.random.Generator(np.random.PCG64(derive_seed("dirichlet", seed)))
-    concentration = np.full(num_shards, min(alpha, _EVEN_ALPHA))
+    concentrations = symmetric(alpha, num_shards)
     shards: list[list[int]] = [[] for _ in range(num_shards)]
-    for members in _shuffled_classes(labels, seed):
-        ends = np.cumsum(random.dirichlet(concentration))[:-1] * len(members)
+    for members in shuffled_classes(labels, seed):
+        ends = np.cumsum(random.dirichlet(concentrations))[:-1] * len(members)
         for shard, share in zip(shards, np.split(members, ends.astype(np.int64)), strict=True):
             shard.extend(share.tolist())
     _fill_up(shards, min_size, seed)
     return [np.array(sorted(shard), dtype=np.int64) for shard in shards]
 
 
-def _shuffled_classes(labels: npt.NDArray[np.int64], seed: int) -> list[Indices]:
+def symmetric(alpha: float, size: int) -> npt.NDArray[np.float64]:
+    """The parameters (size,) of a Dirichlet distribution that favours nobody.
+
+    Raises:
+        SettingsError: `alpha` is not positive.
+    """
+    if not (alpha > 0 and math.isfinite(alpha)):
+        raise SettingsError(f"alpha is {alpha}, but must be a positive number, such as 0.5")
+    return np.full(size, min(alpha, _EVEN_ALPHA))
+
+
+def shuffled_classes(labels: npt.NDArray[np.int64], seed: int) -> list[Indices]:
+    """The positions of each class that there is, in drawn orders; classes in their own order."""
     order = permutation(len(labels), derive_seed("dirichlet members", seed))
     return [order[labels[order] == label] for label in np.unique(labels)]
 
@@ -119,11 +146,12 @@ def _fill_up(shards: list[list[int]], min_size: int, seed: int) -> None:
             shard.append(donor.pop(pick))
 
 
-def _check_enough(num_images: int, num_shards: int, min_size: int) -> None:
+def require_enough(num_images: int, num_shards: int, min_size: int) -> None:
+    """Raise SettingsError unless every shard can get `min_size` images."""
     if num_shards < 1:
         raise SettingsError(f"the number of shards is {num_shards}, but must be at least 1")
     if num_images < num_shards * min_size:
         raise SettingsError(
             f"{num_images} images are too few for {num_shards} shards of at least {min_size}: "
-            "use fewer shards"
+            "use fewer shards, or a lower --min-shard"
         )

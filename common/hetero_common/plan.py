@@ -76,6 +76,9 @@ class Plan(
     """What the server returns per step: nothing, its gradient, or its logits for distillation."""
     distill_weight: float = Field(0.5, ge=0)
     """Weight of the distillation loss with logits feedback."""
+    logit_adjustment: float = Field(0.0, ge=0, le=10)
+    """Temperature of logit adjustment against label skew: the training losses of exits and server
+    add this times the logarithm of the class's share in the client's shard; 0: they do not."""
     client_aggregation: Literal["none", "round"] = "round"
     """Average the clients' copies of each layer and exit at the end of a round, or never."""
     eval_every: int = Field(0, ge=0)

@@ -42,7 +42,8 @@ def record_from_wire(message: Message, record: type[D]) -> D:
     values = {f.name: getattr(message, f.name) for f in dataclasses.fields(record)}
     if "curve" in values:
         values["curve"] = _curve_from_wire(values["curve"])
-    return record(**values)
+    repeated = {f.name for f in dataclasses.fields(record) if isinstance(f.default, tuple)}
+    return record(**values | {name: tuple(values[name]) for name in repeated})
 
 
 def _curve_from_wire(points: Sequence[Message]) -> tuple[OperatingPoint, ...]:

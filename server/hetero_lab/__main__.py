@@ -53,10 +53,13 @@ def _observer(run_dir: RunDir) -> Callable[..., None]:
     def observe(event: str, **fields: Any) -> None:
         run_dir.event(event, **fields)
         if event == "evaluation":
-            # What moved on the way, and the curve, are for reports.
-            shown = {k: v for k, v in fields.items() if k != "curve" and not k.startswith("bytes_")}
-            rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in shown.items()}
-            log.info("evaluation %s", rounded)
+            # What moved on the way, the curve, and what is told per class, are for reports.
+            shown = {
+                name: round(value, 4) if isinstance(value, float) else value
+                for name, value in fields.items()
+                if not isinstance(value, (list, tuple)) and not name.startswith("bytes_")
+            }
+            log.info("evaluation %s", shown)
 
     return observe
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from hetero_client.settings import DataSettings
+from hetero_common.partition import parse_cuts
 from hetero_common.plan import Plan
 from hetero_common.settings import Settings
 from hetero_server.presets import PRESETS
@@ -47,11 +48,9 @@ class SimulationSettings(Settings, StrategySettings, DataSettings, Plan, frozen=
     @field_validator("cut_layers")
     @classmethod
     def _numbers(cls, text: str) -> str:
-        if not all(part.strip().isdecimal() and part.isascii() for part in text.split(",")):
-            raise ValueError("write numbers separated by commas, such as 3,4,5")
+        parse_cuts(text, 1)
         return text
 
     def cuts(self) -> list[int]:
         """Cut layer of each client."""
-        numbers = [int(part) for part in self.cut_layers.split(",")]
-        return [numbers[i % len(numbers)] for i in range(self.clients)]
+        return parse_cuts(self.cut_layers, self.clients)

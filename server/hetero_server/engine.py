@@ -98,7 +98,12 @@ class Engine:
     # What happened outside: coming and going.
 
     def register(
-        self, client_id: str, cut_layer: int, shard_size: int, held: Collection[int] = ()
+        self,
+        client_id: str,
+        cut_layer: int,
+        shard_size: int,
+        held: Collection[int] = (),
+        class_counts: Sequence[int] = (),
     ) -> Member:
         """A client asks to join, or to go on; the newest registration of an id wins.
 
@@ -107,10 +112,11 @@ class Engine:
             cut_layer: Its last layer.
             shard_size: Its training images.
             held: Rounds of this run whose end it can go back to.
+            class_counts: Its training images of each class, where the plan adjusts logits.
 
         Raises:
             CutLayerOutOfRange: The model has no such cut layer.
-            RefusedInput: The shard can not fill a batch.
+            RefusedInput: The shard can not fill a batch, or its classes are not told as they must.
             NotTraining: The run is over.
             Quarantined: This client was sent away for what it sent.
         """
@@ -118,7 +124,9 @@ class Engine:
         over = self.phase is Phase.FINISHED and client_id not in self.members
         if over or self.phase is Phase.SERVING:
             raise NotTraining("no training goes on here: the run is over or only being served")
-        member = self.roster.register(client_id, cut_layer, shard_size, held, self.round)
+        member = self.roster.register(
+            client_id, cut_layer, shard_size, held, self.round, class_counts
+        )
         self._advance()
         return member
 
@@ -178,7 +186,7 @@ class Engine:
         if intake.is_late(member, round_, self.round) or 0 <= step < member.received:
             return False
         intake.require_next(member, round_, step, self.credits)
-        intake.require_batch(labels, rows, self.plan.classes)
+        intake.require_batch(labels, rows, self.plan.classes, member.class_counts)
         return True
 
     def submit(self, client_id: str, batch: Batch) -> None:
@@ -207,7 +215,7 @@ class Engine:
         """A client has sent everything of a round and has pushed its state, where asked to."""
         member = self.members[client_id]
         member.progress += 1
-        intake.require_report(report)
+        intake.require_report(report, self.plan.classes)
         if intake.is_late(member, report.round, self.round):
             return
         if member.received < member.steps:
@@ -222,7 +230,7 @@ class Engine:
         """A client has evaluated."""
         member = self.members[client_id]
         member.progress += 1
-        intake.require_report(evaluation)
+        intake.require_report(evaluation, self.plan.classes)
         if member.asked is None or evaluation.round != member.asked.round or member.evaluation:
             raise RefusedInput("no evaluation was asked for")
         member.evaluation = evaluation
@@ -311,14 +319,9 @@ class Engine:
         self.phase = Phase.TRAINING if members else Phase.WAITING
         push = self.plan.pushes_after(self.round)
         for member in members:
+            keep_from = self._saving.keep_from if self._saving else 0
             member.begin_round(
-                StartRound(
-                    self.round,
-                    member.steps,
-                    member.needs_pull,
-                    push,
-                    keep_from=self._saving.keep_from if self._saving else 0,
-                )
+                StartRound(self.round, member.steps, member.needs_pull, push, keep_from=keep_from)
             )
             self._tell(member, MemberState.TRAINING, member.start)
 

@@ -85,6 +85,7 @@ class Member:
 
     Attributes:
         steps: Mini-batches it trains per round.
+        class_counts: Its training images of each class; empty without logit adjustment.
         attached: Its stream is open.
         in_round: The current round counts on it, connected or not.
         released: ... but does not wait for it any longer.
@@ -117,6 +118,7 @@ class Member:
     cut_layer: int
     shard_size: int
     steps: int
+    class_counts: tuple[int, ...] = ()
     state: MemberState = MemberState.REGISTERED
     attached: bool = False
     in_round: bool = False
@@ -270,7 +272,7 @@ class Member:
             "client": self.client_id,
             "cut_layer": self.cut_layer,
             **self._traffic(),
-            **dataclasses.asdict(evaluation),
+            **evaluation.record(),
         }
 
     def _traffic(self) -> dict[str, int]:
@@ -284,7 +286,7 @@ TRAFFIC_FIELDS = (
 """Fields of a member that count bytes, by the names of docs/runs.md."""
 
 KEPT_FIELDS = (
-    *("client_id", "cut_layer", "shard_size", "steps", "completed", "needs_pull"),
+    *("client_id", "cut_layer", "shard_size", "class_counts", "steps", "completed", "needs_pull"),
     *("pending_samples", "samples", *TRAFFIC_FIELDS),
 )
 """Fields of a member that a checkpoint keeps."""

@@ -10,6 +10,7 @@ import torch
 from hetero_common import codec
 from hetero_common.compute import seed_step
 from hetero_common.errors import HeteroError, RefusedInput
+from hetero_common.logit_adjustment import logit_offsets
 from hetero_common.plan import Plan, StepAt
 from hetero_server.boundary import BoundaryResult, cross_boundary
 from hetero_server.members import Batch, Member
@@ -67,7 +68,7 @@ class Performer:
         return dataclasses.replace(result, norms=sifted.norms, left_out=sifted.left_out)
 
     def _step(self, parts: Sequence[tuple[Member, Batch]]) -> list[StepOutcome | HeteroError]:
-        decoded = [_decoded(member, batch) for member, batch in parts]
+        decoded = [_decoded(self._plan, member, batch) for member, batch in parts]
         batches = [batch for batch in decoded if isinstance(batch, ClientBatch)]
         draws = [draw for b in batches for draw in (b.client_id, b.at.round, b.at.step)]
         seed_step(self._plan.seed, "server", *draws)
@@ -91,11 +92,12 @@ class Performer:
         )
 
 
-def _decoded(member: Member, batch: Batch) -> ClientBatch | RefusedInput:
+def _decoded(plan: Plan, member: Member, batch: Batch) -> ClientBatch | RefusedInput:
     try:
         activation = codec.decode(batch.payload)
     except RefusedInput as error:
         return error
     labels = torch.tensor(batch.labels, dtype=torch.int64)
     at = StepAt(batch.round, batch.step, member.steps)
-    return ClientBatch(member.client_id, activation, labels, at)
+    offsets = logit_offsets(plan, member.class_counts)
+    return ClientBatch(member.client_id, activation, labels, at, offsets)

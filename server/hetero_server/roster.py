@@ -11,6 +11,7 @@ from hetero_common.errors import HeteroError, RefusedInput, Superseded
 from hetero_common.plan import Plan
 from hetero_server.boundary import Contribution
 from hetero_server.initial import InitialModel
+from hetero_server.intake import require_class_counts
 from hetero_server.members import GONE, Member, MemberState
 from hetero_server.work import JoinWork, LeaveWork
 
@@ -69,23 +70,32 @@ class Roster:
         return [member for member in self.members.values() if member.in_round]
 
     def register(
-        self, client_id: str, cut_layer: int, shard_size: int, held: Collection[int], round_: int
+        self,
+        client_id: str,
+        cut_layer: int,
+        shard_size: int,
+        held: Collection[int],
+        round_: int,
+        class_counts: Sequence[int] = (),
     ) -> Member:
         """Let a client in, as itself if it can go on from where it was, else as a new one.
 
         Raises:
             CutLayerOutOfRange: The model has no such cut layer.
-            RefusedInput: The shard can not fill a batch.
+            RefusedInput: The shard can not fill a batch, or its classes are not told as they must.
         """
         self._initial.require_cut(cut_layer)
         if shard_size < 2:
             raise RefusedInput(f"a shard of {shard_size} images is too small: 2 are the least")
+        counts = require_class_counts(class_counts, shard_size, self._plan)
+        steps = self._plan.steps_for(shard_size)
+        newcomer = Member(client_id, cut_layer, shard_size, steps, counts)
         known = self.members.get(client_id)
         if known is None:
-            return self._join(client_id, cut_layer, shard_size, round_)
-        if not _can_go_on(known, cut_layer, shard_size, held, round_):
+            return self._join(newcomer, round_)
+        if not _can_go_on(known, newcomer, held, round_):
             self.dismiss(known, MemberState.EVICTED, Superseded(client_id), round_)
-            return self._join(client_id, cut_layer, shard_size, round_)
+            return self._join(newcomer, round_)
         if known.attached:
             known.outbox.append(Superseded(client_id))
             known.attached = False
@@ -96,11 +106,14 @@ class Roster:
         self._observe("returned", client=client_id, round=round_, base=heir.base, first_step=first)
         return heir
 
-    def _join(self, client_id: str, cut_layer: int, shard_size: int, round_: int) -> Member:
-        member = Member(client_id, cut_layer, shard_size, self._plan.steps_for(shard_size))
-        self.members[client_id] = member
+    def _join(self, member: Member, round_: int) -> Member:
+        self.members[member.client_id] = member
         self._observe(
-            "joined", client=client_id, cut_layer=cut_layer, shard_size=shard_size, round=round_
+            "joined",
+            client=member.client_id,
+            cut_layer=member.cut_layer,
+            shard_size=member.shard_size,
+            round=round_,
         )
         return member
 
@@ -155,13 +168,12 @@ class Roster:
             self._errand(LeaveWork(member))
 
 
-def _can_go_on(
-    known: Member, cut_layer: int, shard_size: int, held: Collection[int], round_: int
-) -> bool:
+def _can_go_on(known: Member, newcomer: Member, held: Collection[int], round_: int) -> bool:
     if known.state in _GONE_FOR_GOOD:
         return False
-    if (known.cut_layer, known.shard_size) != (cut_layer, shard_size):
-        return False
+    for what in ("cut_layer", "shard_size", "class_counts"):
+        if getattr(known, what) != getattr(newcomer, what):
+            return False
     # Before the first step of its first round there is nothing yet that it could have lost.
     untouched = known.is_awaited and known.first_round == round_ and known.received == 0
     return known.completed in held or untouched

@@ -123,6 +123,8 @@ def restore(checkpoint: Checkpoint, strategy: Strategy) -> Restored:
         for fields in checkpoint.record["members"]
     ]
     for member in members:
+        member.class_counts = tuple(member.class_counts)  # JSON has lists only
+    for member in members:
         strategy.add(member.client_id, member.cut_layer)
     strategy.restore(within("strategy", checkpoint.tensors))
     model = within("model", checkpoint.tensors)

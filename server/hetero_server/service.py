@@ -94,7 +94,13 @@ class HeteroSplitService:
             raise RefusedInput(f"the run's wire dtype is {engine.plan.wire}: upgrade the client")
         self._sessions.require_room(request.client_id)
         held = request.held_rounds if request.run_id == self._run_id else ()
-        member = engine.register(request.client_id, request.cut_layer, request.shard_size, held)
+        member = engine.register(
+            request.client_id,
+            request.cut_layer,
+            request.shard_size,
+            held,
+            request.class_counts,
+        )
         self.runner.changed()
         return pb.RegisterResponse(
             session=self._sessions.open(member),

@@ -15,6 +15,7 @@ from hetero_common.checkpoints import nested, within
 from hetero_common.codec import LARGEST_ACTIVATION
 from hetero_common.compute import Compute, Learner
 from hetero_common.errors import NonFinite, RefusedInput
+from hetero_common.logit_adjustment import adjusted_cross_entropy
 from hetero_common.plan import Plan, StepAt
 from hetero_common.weights import Weights, layer_states, load_states
 
@@ -27,11 +28,13 @@ class Entry:
         activation: (B, ...).
         labels: (B,) int64.
         cut_layer: The last layer that it has passed.
+        offsets: (classes,), added to its logits in the loss; None: nothing is.
     """
 
     activation: Tensor
     labels: Tensor
     cut_layer: int
+    offsets: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class StepResult:
     """Outcome of one server step.
 
     Attributes:
-        loss: Mean cross-entropy over the batch.
+        loss: Mean cross-entropy over the batch, adjusted where the plan says so.
         correct: Images of the batch that were classified right.
         feedback: (B, ...) gradient of the loss at the activation, or (B, classes) logits, fp32 on
             the CPU; None unless the plan asks for one.
@@ -86,17 +89,23 @@ class Suffix:
         self._layers = dict(sorted(self._layers.items()))
 
     def train_step(
-        self, activation: Tensor, labels: Tensor, cut_layer: int, at: StepAt
+        self,
+        activation: Tensor,
+        labels: Tensor,
+        cut_layer: int,
+        at: StepAt,
+        offsets: Tensor | None = None,
     ) -> StepResult:
         """One optimizer step on an activation (B, ...) that enters after `cut_layer`.
 
-        Layers up to the cut layer have no part in it and stay as they are.
+        Layers up to the cut layer have no part in it and stay as they are. The loss is taken of the
+        logits plus `offsets` (classes,), where they are given; what is returned, of the logits.
 
         Raises:
             RefusedInput: A value is beyond `LARGEST_ACTIVATION`; nothing was changed.
             NonFinite: The loss or its gradient is not finite; no weight was changed.
         """
-        return self.train_together([Entry(activation, labels, cut_layer)], at)[0]
+        return self.train_together([Entry(activation, labels, cut_layer, offsets)], at)[0]
 
     def train_together(self, entries: Sequence[Entry], at: StepAt) -> list[StepResult]:
         """One optimizer step on the mean loss over the images of all entries.
@@ -108,34 +117,41 @@ class Suffix:
             RefusedInput, NonFinite: As `train_step` does.
         """
         peaks = [require_bounded(entry.activation) for entry in entries]
-        wants_gradient = self._plan.feedback == "gradient"
-        entering = [
-            self._compute.place(entry.activation).detach().requires_grad_(wants_gradient)
-            for entry in entries
-        ]
-        targets = [self._compute.place(entry.labels) for entry in entries]
-        by_depth = sorted(range(len(entries)), key=lambda index: entries[index].cut_layer)
+        placed = [self._placed(entry) for entry in entries]
+        order = sorted(range(len(entries)), key=lambda index: entries[index].cut_layer)
+        by_depth = [placed[index] for index in order]
+        rows = [len(entry.labels) for entry in by_depth]
         self._learner.zero_grad()
-        self._buffers_before = self._copy_buffers(entries[by_depth[0]].cut_layer)
+        self._buffers_before = self._copy_buffers(by_depth[0].cut_layer)
         with self._compute.autocast():
-            joint = self._forward([(entries[i].cut_layer, entering[i]) for i in by_depth])
-            loss = F.cross_entropy(joint, _joined([targets[i] for i in by_depth]))
+            joint = self._forward([(entry.cut_layer, entry.activation) for entry in by_depth])
+            adjusted = _adjusted(joint, rows, [entry.offsets for entry in by_depth])
+            loss = F.cross_entropy(adjusted, _joined([entry.labels for entry in by_depth]))
         if not math.isfinite(loss.detach()):
             raise NonFinite("the server's loss on this batch")
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self._learner.step(at)
-        parts = torch.split(joint.detach(), [len(entries[i].labels) for i in by_depth])
-        logits = dict(zip(by_depth, parts, strict=True))
+        logits = dict(zip(order, torch.split(joint.detach(), rows), strict=True))
         return [
             StepResult(
-                float(loss.detach() if len(entries) == 1 else _loss(logits[i], targets[i])),
-                int((logits[i].argmax(dim=1) == targets[i]).sum()),
-                self._feedback(entering[i], logits[i], len(joint)),
+                float(loss.detach() if len(entries) == 1 else _own_loss(entry, logits[i])),
+                int((logits[i].argmax(dim=1) == entry.labels).sum()),
+                self._feedback(entry.activation, logits[i], len(joint)),
                 norm,
                 peaks[i],
             )
-            for i in range(len(entries))
+            for i, entry in enumerate(placed)
         ]
+
+    def _placed(self, entry: Entry) -> Entry:
+        """Where the layers are; its activation gathers a gradient if the plan asks for one."""
+        place, wants_gradient = self._compute.place, self._plan.feedback == "gradient"
+        return Entry(
+            place(entry.activation).detach().requires_grad_(wants_gradient),
+            place(entry.labels),
+            entry.cut_layer,
+            None if entry.offsets is None else place(entry.offsets),
+        )
 
     def _feedback(self, entering: Tensor, logits: Tensor, rows: int) -> Tensor | None:
         """Of one entry of a step that took in so many rows."""
@@ -203,8 +219,16 @@ class Suffix:
         return current[0]
 
 
-def _loss(logits: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(logits.float(), targets)
+def _own_loss(entry: Entry, logits: Tensor) -> Tensor:
+    return adjusted_cross_entropy(logits.float(), entry.labels, entry.offsets)
+
+
+def _adjusted(joint: Tensor, rows: list[int], offsets: Sequence[Tensor | None]) -> Tensor:
+    """The logits of all entries, of so many rows each, plus the entry's offsets if it has any."""
+    if all(own is None for own in offsets):
+        return joint
+    parts = zip(torch.split(joint, rows), offsets, strict=True)
+    return _joined([logits if own is None else logits + own for logits, own in parts])
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:

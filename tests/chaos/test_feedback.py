@@ -38,11 +38,14 @@ VICTIMS = ("client", "server", "both")
 
 
 def agreed(feedback: str) -> tuple[str, ...]:
-    """With a wire dtype that rounds what is returned, for one of them."""
-    wire = {"gradient": "fp32", "logits": "bf16"}[feedback]
+    """With a wire dtype that rounds what is returned, for one of them.
+
+    The other one's losses are adjusted, for which the server has to know each client's classes.
+    """
+    own = {"gradient": ("--logit-adjustment", "1"), "logits": ("--wire", "bf16")}[feedback]
     return (
         *(*MODEL, "--rounds", str(ROUNDS), "--order", "interleaved"),
-        *("--feedback", feedback, "--wire", wire),
+        *("--feedback", feedback, *own),
     )
 
 

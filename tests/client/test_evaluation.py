@@ -159,8 +159,13 @@ def test_a_report_holds_the_accuracies_of_exit_server_and_both(
     right = probabilities.argmax(dim=1) == test.labels
     assert 0 < share(right) < 1
     both = Answers.of(probabilities, F.one_hot(test.labels, 10).float(), test.labels)
+    told = asdict(report)
+    told.pop("curve")
     assert report.curve == tuple(both.curve())
-    told = {name: value for name, value in asdict(report).items() if name != "curve"}
+    of_class = [test.labels == number for number in range(10)]
+    held = tuple(int(those.sum()) for those in of_class)
+    assert told.pop("class_samples") == told.pop("server_class_right") == held
+    assert told.pop("exit_class_right") == tuple(int(right[those].sum()) for those in of_class)
     assert told == pytest.approx(
         {
             "round": 6,
@@ -174,3 +179,21 @@ def test_a_report_holds_the_accuracies_of_exit_server_and_both(
         },
         rel=1e-12,
     )
+
+
+def test_a_class_without_test_images_has_no_accuracy(
+    model: DeviceModel, suffix: nn.Sequential
+) -> None:
+    test = some_images(40)
+    without = test.labels != 3
+    some = Shard(test.images[without], test.labels[without])
+    report = evaluate(model, some, one_by_one(suffix), rows=8, threshold=0.5, round_=0)
+    recorded = report.record()
+    for name in ("exit_class_accuracy", "server_class_accuracy"):
+        accuracies = recorded[name]
+        assert [k for k, each in enumerate(accuracies) if each is None] == [3]
+        counts = zip(accuracies, recorded["class_samples"], strict=True)
+        overall = recorded[name.replace("class_accuracy", "accuracy")]
+        assert sum((each or 0) * count for each, count in counts) / len(some.labels) == (
+            pytest.approx(overall)
+        )

@@ -41,6 +41,7 @@ class Scene:
         self.link.status_now.return_value.run_id = "run"
         self.trainer: Mock = create_autospec(Trainer, instance=True)
         self.trainer.model = Mock(cut_layer=2, fingerprint="model")
+        self.trainer.class_counts = ()
         self.trainer.checkpoint.return_value = {"x": torch.zeros(1)}
         self.store = CheckpointStore(folder / "checkpoints", "run", "model")
         for round_ in (1, 2):

@@ -1,112 +1,103 @@
+"""A device's own shard, from the same settings as everybody's and its own number."""
+
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+import logging
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import Tensor
 
 from hetero_client.data import open_source
-from hetero_client.settings import DataSettings
-from hetero_client.shards import hold_out, load_shard, load_test, load_validation
-from hetero_client.trainer import Shard
-from hetero_common import partition
-from hetero_common.errors import SettingsError
+from hetero_client.settings import ClientSettings, DataSettings
+from hetero_client.shards import load_shard, load_validation
+from hetero_common.dealing import Dealing, deal
+from hetero_common.partition import parse_shard
 from hetero_common.plan import Plan
+from hetero_common.settings import load
 
-PLAN = Plan(model="tinycnn", width=4, image_size=8, seed=3)
-
-
-def data(
-    validation: float, partition: Literal["iid", "dirichlet"] = "iid", alpha: float = 0.5
-) -> DataSettings:
-    return DataSettings(dataset="digits", partition=partition, alpha=alpha, validation=validation)
-
-
-def pictures(shard: Shard) -> list[bytes]:
-    return [image.numpy().tobytes() for image in shard.images]
-
-
-def same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one, other)
+PLAN = Plan(image_size=8, normalization="digits", seed=11)
+CUTS = "2,3,5"
+DATA = {
+    "even": (),
+    "skewed": ("--partition", "dirichlet", "--alpha", "0.1", "--min-shard", "32"),
+    "unequal": ("--size-spread", "1", "--min-shard", "32"),
+    "by cut layer": ("--cut-skew", "0.7"),
+    "all": ("--partition", "dirichlet", "--size-spread", "0.5", "--cut-skew", "0.7"),
+}
 
 
-# --- dividing a shard -----------------------------------------------------------------------------
+def client(number: int, count: int, *flags: str) -> ClientSettings:
+    cut = CUTS.split(",")[(number - 1) % 3]
+    own = ("--shard", f"{number}/{count}", "--cut-layer", cut, "--cut-layers", CUTS)
+    return load(ClientSettings, [*own, "--dataset", "digits", *flags], "hetero-client")
 
 
-@given(st.integers(4, 300), st.floats(0.001, 0.5), st.integers(0, 2**63 - 1))
-def test_a_shard_is_divided_into_parts_in_its_order(size: int, share: float, seed: int) -> None:
-    shard = np.arange(size, dtype=np.int64) * 3
-    train, held_out = hold_out(shard, share, seed)
-    assert sorted([*train.tolist(), *held_out.tolist()]) == shard.tolist()
-    assert (np.diff(train) > 0).all()
-    assert (np.diff(held_out) > 0).all()
-    assert len(held_out) == max(1, round(share * size))
+@pytest.mark.parametrize("kind", DATA)
+def test_each_device_draws_its_own_shard_of_one_partition(kind: str) -> None:
+    """Nothing but settings passes between them, and together they hold everything once."""
+    count = 7
+    source = open_source("digits", DataSettings().data_dir, "train")
+    together = []
+    for number in range(1, count + 1):
+        settings = client(number, count, *DATA[kind])
+        index, _ = parse_shard(settings.shard)
+        shard = load_shard(settings, PLAN, index, count, settings.cuts())
+        dealt = deal(source.labels, count, settings.dealing(), PLAN.seed, settings.cuts())[index]
+        assert torch.equal(shard.images, source.read(dealt, 8))
+        assert shard.labels.tolist() == source.labels[dealt].tolist()
+        together.append(dealt)
+    assert sorted(np.concatenate(together).tolist()) == list(range(len(source.labels)))
 
 
-@given(st.integers(2, 300), st.integers(0, 2**63 - 1))
-def test_without_a_share_a_shard_stays_as_it_is(size: int, seed: int) -> None:
-    shard = np.arange(size, dtype=np.int64)
-    train, held_out = hold_out(shard, 0.0, seed)
-    assert train is shard
-    assert len(held_out) == 0
+def test_rules_are_those_of_the_settings() -> None:
+    assert client(1, 3).dealing() == Dealing()
+    assert client(1, 3, *DATA["skewed"]).dealing() == Dealing(0.1, 32)
+    assert client(1, 3, *DATA["all"]).dealing() == Dealing(0.5, 2, 0.5, 0.7)
+    assert client(1, 3, "--alpha", "0.1").dealing() == Dealing(), "alpha is of the dirichlet"
 
 
-def test_the_seed_says_which_images_are_held_out() -> None:
-    shard = np.arange(1000, dtype=np.int64)
-    one, again, other = (hold_out(shard, 0.1, seed)[1] for seed in (1, 1, 2))
-    assert one.tolist() == again.tolist() != other.tolist()
-
-
-def test_a_larger_share_holds_out_the_same_images_and_more() -> None:
-    shard = np.arange(1000, dtype=np.int64)
-    fewer, more = (set(hold_out(shard, share, 0)[1].tolist()) for share in (0.1, 0.2))
-    assert fewer < more
-
-
-@pytest.mark.parametrize(("size", "share", "left"), [(3, 0.5, 1), (10, 0.95, 0), (2, 0.01, 1)])
-def test_enough_must_be_left_to_train_on(size: int, share: float, left: int) -> None:
-    with pytest.raises(SettingsError) as refused:
-        hold_out(np.arange(size, dtype=np.int64), share, 0)
-    assert str(refused.value) == (
-        f"--validation {share} leaves {left} of {size} images to train on, of at least 2 that it "
-        "takes: hold out fewer"
+def test_a_device_whose_shard_is_below_a_batch_says_what_to_do(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plan = PLAN.model_copy(update={"batch_size": 64})
+    small = ("--partition", "dirichlet", "--alpha", "0.1")
+    sizes = []
+    for flags in (small, (*small, "--min-shard", "64")):
+        shards = [load_shard(client(n, 12, *flags), plan, n - 1, 12) for n in range(1, 13)]
+        sizes.append([len(shard.labels) for shard in shards])
+    below = [number for number, size in enumerate(sizes[0], start=1) if size < 64]
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert 0 < len(below) == len(told) and min(sizes[1]) >= 64
+    assert told[0] == (
+        f"shard {below[0]}/12 has {sizes[0][below[0] - 1]} images to train on, less than a "
+        "batch: with --min-shard 64, on all clients alike, it would be filled up from the largest"
     )
 
 
-# --- loading --------------------------------------------------------------------------------------
-
-partitions = pytest.mark.parametrize("kind", ["iid", "dirichlet"])
-
-
-@partitions
-def test_nothing_held_out_loads_the_whole_shard(kind: Literal["iid", "dirichlet"]) -> None:
-    source = open_source("digits", DataSettings().data_dir, "train")
-    deal: dict[str, Callable[[], list[partition.Indices]]] = {
-        "iid": lambda: partition.iid(source.labels, 3, PLAN.seed),
-        "dirichlet": lambda: partition.dirichlet(source.labels, 3, 0.5, PLAN.seed),
-    }
-    for index, indices in enumerate(deal[kind]()):
-        loaded = load_shard(data(0.0, kind), PLAN, index, 3)
-        assert same(loaded.images, source.read(indices, PLAN.image_size))
-        assert loaded.labels.tolist() == source.labels[indices].tolist()
-        assert len(load_validation(data(0.0, kind), PLAN, index, 3).labels) == 0
+def test_what_is_held_out_does_not_fill_a_batch(caplog: pytest.LogCaptureFixture) -> None:
+    """What is advised makes up for it."""
+    plan = PLAN.model_copy(update={"batch_size": 64})
+    held = ("--partition", "dirichlet", "--alpha", "0.1", "--validation", "0.3")
+    for least, warned in ((64, True), (92, False)):
+        flags = (*held, "--min-shard", str(least))
+        shards = [load_shard(client(n, 12, *flags), plan, n - 1, 12) for n in range(1, 13)]
+        assert (min(len(shard.labels) for shard in shards) < 64) == warned
+        assert any("with --min-shard 92" in text for text in caplog.messages) == warned
+        caplog.clear()
 
 
-@partitions
-def test_what_is_held_out_is_trained_on_by_nobody(kind: Literal["iid", "dirichlet"]) -> None:
-    chosen = data(0.2, kind)
-    trained = [load_shard(chosen, PLAN, index, 3) for index in range(3)]
-    held_out = [load_validation(chosen, PLAN, index, 3) for index in range(3)]
-    whole = [load_shard(data(0.0, kind), PLAN, index, 3) for index in range(3)]
-    for train, validation, shard in zip(trained, held_out, whole, strict=True):
-        assert sorted(pictures(train) + pictures(validation)) == sorted(pictures(shard))
-        assert len(validation.labels) == round(0.2 * len(shard.labels))
-    everything = [picture for shard in trained for picture in pictures(shard)]
-    assert not set(everything) & {picture for shard in held_out for picture in pictures(shard)}
-    test = set(pictures(load_test("digits", chosen.data_dir, PLAN)))
-    assert not test & {picture for shard in held_out for picture in pictures(shard)}
+@pytest.mark.parametrize("kind", DATA)
+def test_validation_images_are_held_out_of_the_own_shard_as_it_was_dealt(kind: str) -> None:
+    count = 7
+    for number in range(1, count + 1):
+        whole, divided = (
+            client(number, count, *DATA[kind], *flags) for flags in ((), ("--validation", "0.2"))
+        )
+        cuts = divided.cuts()
+        shard = load_shard(whole, PLAN, number - 1, count, cuts)
+        train = load_shard(divided, PLAN, number - 1, count, cuts)
+        held = load_validation(divided, PLAN, number - 1, count, cuts)
+        assert len(held.labels) == max(1, round(0.2 * len(shard.labels)))
+        together = [image.numpy().tobytes() for part in (train, held) for image in part.images]
+        assert sorted(together) == sorted(image.numpy().tobytes() for image in shard.images)

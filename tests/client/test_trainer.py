@@ -305,6 +305,64 @@ def test_the_exit_moves_along_the_closed_form_of_its_gradient() -> None:
     assert_close(trainer.model.head.state_dict(), {k: v.detach() for k, v in expected.items()})
 
 
+# --- with logit adjustment ------------------------------------------------------------------------
+
+
+def skewed_images() -> Shard:
+    """Of classes 0 to 2 only, the most of them 0."""
+    shard = some_images(20)
+    return Shard(shard.images, torch.tensor([0] * 14 + [1] * 4 + [2] * 2))
+
+
+@pytest.mark.parametrize("exits", ["last", "all"])
+def test_the_loss_of_every_exit_is_adjusted_by_the_prior_of_the_shard(
+    exits: str,
+) -> None:
+    plan = plan_of(logit_adjustment=1.5, exits=exits)
+    shard = skewed_images()
+    trainer = Trainer(plan, "phone", device_model(plan), shard, 4)
+    assert trainer.class_counts == (14, 4, 2, 0, 0, 0, 0, 0, 0, 0)
+    prior = torch.tensor([14, 4, 2] + [0.5] * 7) / 20
+    model = copy.deepcopy(trainer.model)
+    sent = trainer.forward(0, 0)
+    chosen = torch.from_numpy(batch_indices(20, plan.batch_size, 0, plan.seed, "phone"))
+    seed = derive_seed(plan.seed, "augment", "phone", 0, 0)
+    model.train(True)
+    _, logits = model.forward(augment(shard.images[chosen], plan.augment, seed))
+    losses = [F.cross_entropy(each + 1.5 * prior.log(), sent.labels) for each in logits]
+    assert len(losses) == (CUT if exits == "all" else 1)
+    trainer.backward(0, 0)
+    torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+    expected = [p.grad for module in model.modules() for p in module.parameters()]
+    actual = [p.grad for module in trainer.model.modules() for p in module.parameters()]
+    torch.testing.assert_close(actual, expected)
+    report = trainer.round_done(0)
+    assert report.exit_loss == pytest.approx(float(losses[-1].detach()), rel=1e-5)
+    right = int((logits[-1].argmax(dim=1) == sent.labels).sum())
+    assert report.exit_accuracy == right / 6, "of the logits as they are at inference"
+
+
+def test_a_teacher_is_followed_without_adjustment() -> None:
+    """Its logits are those of inference, and so must be what follows them."""
+    server_logits = 3 * torch.randn(6, 10, generator=torch.Generator().manual_seed(2))
+    plan = plan_of(feedback="logits", exit_weight=0, distill_weight=0.4, logit_adjustment=2.0)
+    trainer = Trainer(plan, "phone", device_model(plan), some_images(20), 4)
+    trainer.forward(0, 0)
+    trainer.backward(0, 0, server_logits)
+    other, _ = trained_with("logits", server_logits, exit_weight=0, distill_weight=0.4)
+    left, right = (tensors(t.model.prefix, t.model.head) for t in (trainer, other))
+    assert_same_bits(left, right)
+
+
+def test_inference_is_not_adjusted() -> None:
+    plan = plan_of(logit_adjustment=2.0)
+    trainer = Trainer(plan, "phone", device_model(plan), skewed_images(), 4)
+    plain = device_model(PLAN)
+    images = some_images(5).images
+    for answer, expected in zip(trainer.model.infer(images), plain.infer(images), strict=True):
+        assert torch.equal(answer, expected)
+
+
 # --- what is sent and reported --------------------------------------------------------------------
 
 

@@ -36,6 +36,14 @@ def test_the_images_are_found_again_from_the_run_alone(
     assert found.source == "held out of shard 2/3 of digits"
 
 
+def test_so_they_are_where_cut_layers_decide_who_gets_what(tmp_path: Path) -> None:
+    skewed = ("--cut-skew", "0.8", "--size-spread", "0.5", "--cut-layers", "3,2,4")
+    settings = run_of(tmp_path, "--validation", "0.2", *skewed)
+    found = held_out(tmp_path, PLAN)
+    expected = load_validation(settings, PLAN, 1, 3, [3, 2, 4])
+    assert torch.equal(found.shard.images, expected.images)
+
+
 def test_a_run_that_has_held_out_nothing_says_what_to_do(tmp_path: Path) -> None:
     run_of(tmp_path)
     with pytest.raises(SettingsError) as refused:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hetero_common.errors import SettingsError
-from hetero_common.partition import MIN_SHARD_SIZE, Indices, dirichlet, iid, parse_shard
+from hetero_common.partition import MIN_SHARD_SIZE, Indices, dirichlet, iid, parse_cuts, parse_shard
 
 seeds = st.integers(0, 2**63)
 alphas = st.floats(1e-300, 1.7e308)
@@ -106,6 +106,46 @@ def test_a_seed_gives_the_same_shards_for_ever() -> None:
         [0, 3, 6],
         [1, 2, 5, 8, 9, 11],
     ]
+
+
+@pytest.mark.parametrize(
+    ("alpha", "shares"),
+    [
+        (0.5, [0.3150701868342787, 0.6164752983809103, 0.06845451478481107]),
+        (0.1, [0.1035390922096912, 0.8963934145993675, 6.749319094134252e-05]),
+        (0.05, [0.00024539230886399193, 0.9997546076730299, 1.8106068908576197e-11]),
+    ],
+)
+def test_numpy_draws_dirichlet_numbers_as_it_did(alpha: float, shares: list[float]) -> None:
+    """It does not promise to. If this fails, so do shards of fixed seeds, and devices with an older
+    and a newer numpy must not be in one fleet. Below 0.1 it takes another way of drawing."""
+    random = np.random.Generator(np.random.PCG64(7))
+    assert random.dirichlet(np.full(3, alpha)) == pytest.approx(shares, rel=1e-12)
+
+
+@pytest.mark.parametrize("num_shards", [12, 100])
+@pytest.mark.parametrize("alpha", [0.5, 0.1])
+@pytest.mark.parametrize("seed", range(2))
+def test_every_shard_of_a_large_fleet_fills_a_batch_where_that_is_asked_for(
+    alpha: float, num_shards: int, seed: int
+) -> None:
+    labels = np.repeat(np.arange(10), 5000)
+    shards = dirichlet(labels, num_shards, alpha, seed, min_size=32)
+    assert_is_partition(shards, len(labels))
+    assert min(len(shard) for shard in shards) >= 32
+    kept = dirichlet(labels, num_shards, alpha, seed)
+    moved = sum(len(np.setdiff1d(a, b)) for a, b in zip(shards, kept, strict=True))
+    assert moved < 0.01 * len(labels), "filling up leaves the skew as it is"
+
+
+@pytest.mark.parametrize("text", ["3;4", "", "3,", "²", "-1"])
+def test_cut_layers_are_numbers(text: str) -> None:
+    with pytest.raises(SettingsError, match="setting cut-layers: write numbers separated by comm"):
+        parse_cuts(text, 3)
+
+
+def test_cut_layers_are_dealt_out_in_turn() -> None:
+    assert parse_cuts("3, 4,5", 7) == [3, 4, 5, 3, 4, 5, 3]
 
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan"), float("inf")])

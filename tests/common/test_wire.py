@@ -3,7 +3,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from typing import get_type_hints
+from types import GenericAlias
+from typing import Any, get_type_hints
 
 import pytest
 import torch
@@ -45,7 +46,6 @@ PYTHON_TYPES = {
     FieldDescriptor.CPPTYPE_UINT64: int,
     FieldDescriptor.CPPTYPE_DOUBLE: float,
 }
-CURVE = tuple[OperatingPoint, ...]
 
 uint32 = st.integers(0, 2**32 - 1)
 int32 = st.integers(-(2**31), 2**31 - 1)
@@ -74,6 +74,7 @@ plans = st.builds(
     exit_weight=st.floats(0, 1e9),
     feedback=st.sampled_from(["none", "gradient", "logits"]),
     distill_weight=st.floats(0, 1e9),
+    logit_adjustment=st.floats(0, 10),
     client_aggregation=st.sampled_from(["none", "round"]),
     eval_every=uint32,
     wire=st.sampled_from(list(codec.ITEM_BYTES)),
@@ -87,7 +88,11 @@ records = st.one_of(
     st.builds(Evaluate, uint32, st.booleans(), st.booleans()),
     st.builds(Finish, st.text()),
     st.builds(RoundDone, uint32, finite, finite),
-    st.builds(Evaluation, uint32, uint32, *(finite for _ in range(6)), curve=curves),
+    st.builds(
+        Evaluation,
+        *(uint32, uint32, *(finite for _ in range(6)), curves),
+        *([st.lists(uint32).map(tuple)] * 3),
+    ),
     points,
 )
 
@@ -254,7 +259,8 @@ def test_every_record_of_the_round_control_is_covered() -> None:
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
 def test_a_record_and_its_message_have_the_same_fields(record: type) -> None:
     fields = message_of(record).DESCRIPTOR.fields
-    types = {field.name: PYTHON_TYPES.get(field.cpp_type, CURVE) for field in fields}
+    types: dict[str, Any] = {f.name: PYTHON_TYPES.get(f.cpp_type, OperatingPoint) for f in fields}
+    types |= {f.name: GenericAlias(tuple, (types[f.name], ...)) for f in fields if f.is_repeated}
     assert get_type_hints(record) == types
 
 

@@ -129,6 +129,11 @@ STREAM_OFFENCES: dict[str, tuple[list[object], grpc.StatusCode, str]] = {
         INVALID,
         "no evaluation was asked for",
     ),
+    "an evaluation of more classes than there are": (
+        [pb.TrainRequest(evaluation=pb.Evaluation(samples=1, class_samples=[0] * 100_000))],
+        INVALID,
+        "an evaluation tells of all 10 classes, or of none",
+    ),
     "a curve of too many points": (
         [pb.TrainRequest(evaluation=pb.Evaluation(curve=[pb.OperatingPoint()] * 102))],
         INVALID,

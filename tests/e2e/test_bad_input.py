@@ -71,7 +71,7 @@ def complaint(
         (("--rounds", "many"), r"setting rounds: .*integer.*, got 'many'"),
         (("--rounds", "0"), r"setting rounds: .*greater than or equal to 1, got '?0'?"),
         (("--client-lr", "-1"), r"setting client-lr: .*greater than 0"),
-        (("--strategy", "median"), r"'sequential' or 'averaging', got 'median'"),
+        (("--strategy", "median"), r"'sequential', 'averaging' or 'mixed', got 'median'"),
         (("--listen", "50051"), r"setting listen: write HOST:PORT, such as .*, got '50051'"),
         (("--listen", "127.0.0.1:70000"), r"setting listen: write HOST:PORT"),
         (("--normalization", "mnist"), r"normalization 'mnist' is unknown: choose one of cifar10"),
@@ -136,6 +136,11 @@ def test_a_run_directory_that_can_not_be_written_is_named(
         (("--cut-layer", "3", "--shard", "4/3"), r"shard '4/3' does not exist: write I/N"),
         (("--cut-layer", "3", "--threshold", "2"), r"setting threshold: .*less than or equal to 1"),
         (("--list-cuts", "--model", "vgg99"), r"unknown model 'vgg99': choose one of"),
+        (("--cut-layer", "3", "--cut-layers", "3;4"), r"setting cut-layers: write numbers"),
+        (
+            ("--cut-layer", "3", "--shard", "2/3", "--cut-layers", "3,4,5"),
+            r"--cut-layer is 3, but by --cut-layers 3,4,5 that of shard 2/3 is 4: all clients",
+        ),
     ],
 )
 def test_a_client_refuses_bad_settings_before_it_calls_anybody(
@@ -151,6 +156,8 @@ def test_a_client_refuses_bad_settings_before_it_calls_anybody(
         (("--cut-layers", "2,6"), r"cut layer 6 is out of range: choose one of 1\.\.5: 1 \(conv1"),
         (("--cut-layers", "2", "--classes", "9"), r"digits has 10 classes.*--classes 10"),
         (("--cut-layers", "2", "--clients", "1000"), r"images are too few for 1000 shards"),
+        (("--cut-layers", "2", "--min-shard", "500"), r"too few for 3 shards.*lower --min-shard"),
+        (("--cut-layers", "2", "--cut-skew", "0.5"), r"takes the cut layers of all clients, two"),
         (("--cut-layers", "2", "--dataset", "mnist"), r"no data set 'mnist': choose one of"),
     ],
 )

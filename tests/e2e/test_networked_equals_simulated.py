@@ -61,6 +61,19 @@ RUNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("--partition", "dirichlet", "--alpha", "0.5", "--validation", "0.2"),
     ),
+    # Unequal shards whose classes depend on the cut layer, some images of them held out, and each
+    # client's prior in both losses.
+    "adjusted": (
+        (
+            *("--strategy", "sequential", "--order", "interleaved", "--steps-per-round", "5"),
+            *("--logit-adjustment", "1", "--exits", "all", "--eval-every", "1"),
+        ),
+        (
+            *("--partition", "dirichlet", "--alpha", "0.3", "--size-spread", "0.7"),
+            *("--min-shard", "8", "--cut-skew", "0.5", "--cut-layers", "2,3,4"),
+            *("--validation", "0.2"),
+        ),
+    ),
 }
 """Flags of the server, and of each client; the simulator takes both."""
 

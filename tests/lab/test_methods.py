@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TWO = ("--clients", "2")
 
 
-def accuracies(run: Path) -> list[dict[str, object]]:
+def accuracies(run: Path) -> list[dict[str, Any]]:
     return [event for event in read_events(run) if event["event"] == "evaluation"]
 
 
@@ -34,6 +34,19 @@ def test_every_method_trains_and_reports(method: str, simulate: Simulate) -> Non
     kinds = {event["event"] for event in read_events(run)}
     assert {"round", "evaluation"} <= kinds
     assert list(run.glob("*.safetensors"))
+    for event in accuracies(run):
+        assert len(event["class_samples"]) == 10 and sum(event["class_samples"]) == event["samples"]
+        told = [name for name in event if name.endswith("class_accuracy")]
+        assert told == {
+            "centralized": ["class_accuracy"],
+            "fedavg": ["class_accuracy"],
+            "fedavg-prefix": ["class_accuracy"],
+            "isolated": ["exit_class_accuracy"],
+        }.get(method, ["exit_class_accuracy", "server_class_accuracy"])
+        for name in told:
+            right = zip(event[name], event["class_samples"], strict=True)
+            mean = sum(share * count for share, count in right) / event["samples"]
+            assert mean == pytest.approx(event[name.replace("class_accuracy", "accuracy")])
 
 
 def test_isolated_devices_are_clients_that_get_nothing_from_the_others(simulate: Simulate) -> None:

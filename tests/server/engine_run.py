@@ -44,6 +44,7 @@ class FakeStrategy:
         applied: Client, step and first value of the activation of each batch.
         drawn: What each step drew from torch's generator.
         forgotten: Client and step of which BatchNorm's statistics were to forget.
+        offsets: What the logits of each client's last step were adjusted by.
     """
 
     aggregate_every: int = 0
@@ -52,6 +53,7 @@ class FakeStrategy:
     drawn: dict[tuple[str, StepAt], float] = field(default_factory=dict)
     feedback: Tensor | None = None
     forgotten: list[tuple[str, int]] = field(default_factory=list)
+    offsets: dict[str, Tensor | None] = field(default_factory=dict)
 
     def add(self, client_id: str, cut_layer: int) -> None:
         self.clients[client_id] = cut_layer
@@ -65,6 +67,7 @@ class FakeStrategy:
     def _train(self, batch: ClientBatch) -> StepResult:
         client_id, activation, at = batch.client_id, batch.activation, batch.at
         assert client_id in self.clients, "a step of a client that was never added"
+        self.offsets[client_id] = batch.offsets
         self.applied.append((client_id, at, float(activation[0, 0])))
         self.drawn[client_id, at] = float(torch.rand(()))
         peak = float(activation.abs().max())

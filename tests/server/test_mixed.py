@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -60,6 +61,25 @@ def by_hand(initial: InitialModel, entries: list[Entry]) -> tuple[list[Tensor], 
     return logits, layers
 
 
+def moved(layers: nn.ModuleDict, rate: float) -> dict[str, Tensor]:
+    """All parameters after a step of plain gradient descent."""
+    return {
+        f"{k}.{name}": parameter.detach() - rate * parameter.grad
+        for k, layer in layers.items()
+        for name, parameter in layer.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def require_trained(suffix: Suffix, expected: dict[str, Tensor], layers: nn.ModuleDict) -> None:
+    trained = {
+        f"{k}.{name}": t for k, state in suffix.states().items() for name, t in state.items()
+    }
+    buffers = {f"{k}.{name}": b for k, m in layers.items() for name, b in m.named_buffers()}
+    for name, tensor in (expected | buffers).items():
+        torch.testing.assert_close(trained[name], tensor)
+
+
 @pytest.mark.parametrize("feedback", ["none", "gradient", "logits"])
 def test_a_joint_step_is_one_step_on_the_mean_over_all_images(
     plan: Plan, initial: InitialModel, compute: Compute, make_batch: MakeBatch, feedback: str
@@ -73,21 +93,10 @@ def test_a_joint_step_is_one_step_on_the_mean_over_all_images(
     logits, layers = by_hand(initial, entries)
     labels = torch.cat([entry.labels for entry in entries])
     F.cross_entropy(torch.cat(logits), labels).backward()  # type: ignore[no-untyped-call]
-    rate = plan.learning_rate(plan.server_lr, AT)
-    expected = {
-        f"{k}.{name}": parameter - rate * parameter.grad
-        for k, layer in layers.items()
-        for name, parameter in layer.named_parameters()
-        if parameter.grad is not None
-    }
+    expected = moved(layers, plan.learning_rate(plan.server_lr, AT))
     given = [Entry(e.activation.detach(), e.labels, e.cut_layer) for e in entries]
     results = suffix.train_together(given, AT)
-    trained = {
-        f"{k}.{name}": t for k, state in suffix.states().items() for name, t in state.items()
-    }
-    buffers = {f"{k}.{name}": b for k, m in layers.items() for name, b in m.named_buffers()}
-    for name, tensor in (expected | buffers).items():
-        torch.testing.assert_close(trained[name], tensor)
+    require_trained(suffix, expected, layers)
     for entry, own, result in zip(entries, logits, results, strict=True):
         assert result.loss == pytest.approx(
             float(F.cross_entropy(own.detach(), entry.labels)), rel=1e-4
@@ -101,6 +110,58 @@ def test_a_joint_step_is_one_step_on_the_mean_over_all_images(
             own_mean = entry.activation.grad * (len(labels) / len(entry.labels))
             torch.testing.assert_close(result.feedback, own_mean)
     assert len({result.gradient_norm for result in results}) == 1
+
+
+@pytest.mark.parametrize("feedback", ["gradient", "logits"])
+def test_each_entry_of_a_joint_step_is_adjusted_by_its_own_offsets(
+    plan: Plan, initial: InitialModel, compute: Compute, make_batch: MakeBatch, feedback: str
+) -> None:
+    plan = plan.model_copy(update={"feedback": feedback, "momentum": 0.0, "weight_decay": 0.0})
+    offsets = [torch.tensor([0.0, -1.0, -7.0]), None, torch.tensor([-3.0, 0.5, 0.0])]
+    entries = [
+        Entry(*make_batch(cut, cut), cut, own) for cut, own in zip((4, 1, 3), offsets, strict=True)
+    ]
+    entries[1] = Entry(entries[1].activation[:3], entries[1].labels[:3], 1)
+    for entry in entries:
+        entry.activation.requires_grad_()
+    logits, layers = by_hand(initial, entries)
+    own_losses = [
+        F.cross_entropy(own if e.offsets is None else own + e.offsets, e.labels)
+        for e, own in zip(entries, logits, strict=True)
+    ]
+    rows = [len(entry.labels) for entry in entries]
+    joint = torch.stack(own_losses).dot(torch.tensor(rows) / sum(rows))
+    joint.backward()  # type: ignore[no-untyped-call]
+    suffix = Suffix(initial.fresh(1), plan, compute)
+    given = [Entry(e.activation.detach(), e.labels, e.cut_layer, e.offsets) for e in entries]
+    results = suffix.train_together(given, AT)
+    require_trained(suffix, moved(layers, plan.learning_rate(plan.server_lr, AT)), layers)
+    for entry, loss, own, result in zip(entries, own_losses, logits, results, strict=True):
+        assert result.loss == pytest.approx(float(loss.detach()), rel=1e-4)
+        assert result.correct == int((own.argmax(dim=1) == entry.labels).sum())
+        if feedback == "logits":
+            torch.testing.assert_close(result.feedback, own.detach())
+        else:
+            assert entry.activation.grad is not None
+            own_mean = entry.activation.grad * (sum(rows) / len(entry.labels))
+            torch.testing.assert_close(result.feedback, own_mean)
+
+
+def test_a_step_takes_the_offsets_of_each_client(
+    plan: Plan, initial: InitialModel, compute: Compute, make_batch: MakeBatch
+) -> None:
+    batches = batches_of(make_batch)
+    own = dataclasses.replace(batches[1], offsets=torch.tensor([0.0, -1.0, -7.0]))
+    (plain, adjusted) = (
+        a_mixed(plan, initial, compute).step(each)
+        for each in (batches, [batches[0], own, *batches[2:]])
+    )
+    same = [one == other for one, other in zip(losses(plain), losses(adjusted), strict=True)]
+    assert same == [True, False, True, True]
+
+
+def losses(results: list[StepResult | RefusedInput]) -> list[float]:
+    return [result.loss for result in results if isinstance(result, StepResult)]
 
 
 def test_one_batch_alone_is_a_step_of_sequential_bit_for_bit(

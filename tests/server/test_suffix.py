@@ -97,6 +97,40 @@ def test_logits_feedback_is_what_the_suffix_answers_before_the_step(
     torch.testing.assert_close(result.feedback, plain(initial, cut)(activation).detach())
 
 
+OFFSETS = torch.tensor([0.0, -1.0, -7.0])
+
+
+@pytest.mark.parametrize("feedback", ["gradient", "logits"])
+def test_the_loss_is_of_the_adjusted_logits_and_hits_and_logits_are_not(
+    build: Callable[..., Suffix], make_batch: MakeBatch, initial: InitialModel, feedback: str
+) -> None:
+    activation, labels = make_batch(2, 0)
+    entering = activation.clone().requires_grad_()
+    layers = plain(initial, 2)
+    logits = layers(entering)
+    loss = F.cross_entropy(logits + OFFSETS, labels)
+    loss.backward()  # type: ignore[no-untyped-call]
+    suffix = build(2, feedback=feedback, server_lr=0.1)
+    result = suffix.train_step(activation, labels, 2, AT, OFFSETS)
+    assert result.loss == pytest.approx(float(loss.detach()), rel=1e-5)
+    assert result.correct == int((logits.argmax(dim=1) == labels).sum())
+    expected = {"gradient": entering.grad, "logits": logits.detach()}[feedback]
+    torch.testing.assert_close(result.feedback, expected)
+    head = dict(layers[-1].named_parameters())["linear.bias"]
+    assert head.grad is not None
+    torch.testing.assert_close(suffix.states()[6]["linear.bias"], head.detach() - 0.1 * head.grad)
+
+
+def test_predictions_are_not_adjusted(
+    build: Callable[..., Suffix], make_batch: MakeBatch, initial: InitialModel
+) -> None:
+    suffix = build(2, server_lr=1e-30)
+    activation, labels = make_batch(2, 0)
+    suffix.train_step(activation, labels, 2, AT, OFFSETS)
+    suffix.load(initial.weights.layers)
+    assert torch.equal(suffix.predict(activation, 2), build(2).predict(activation, 2))
+
+
 @pytest.mark.parametrize("feedback", ["none", "gradient", "logits"])
 def test_feedback_does_not_change_the_step(
     build: Callable[..., Suffix], make_batch: MakeBatch, feedback: str

@@ -52,6 +52,7 @@ class Plan(google.protobuf.message.Message):
     SEED_FIELD_NUMBER: builtins.int
     EXITS_FIELD_NUMBER: builtins.int
     EXIT_HEAD_FIELD_NUMBER: builtins.int
+    LOGIT_ADJUSTMENT_FIELD_NUMBER: builtins.int
     model: builtins.str
     width: builtins.int
     stem: builtins.str
@@ -79,6 +80,7 @@ class Plan(google.protobuf.message.Message):
     seed: builtins.int
     exits: builtins.str
     exit_head: builtins.str
+    logit_adjustment: builtins.float
     def __init__(
         self,
         *,
@@ -109,8 +111,9 @@ class Plan(google.protobuf.message.Message):
         seed: builtins.int = ...,
         exits: builtins.str = ...,
         exit_head: builtins.str = ...,
+        logit_adjustment: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["augment", b"augment", "batch_size", b"batch_size", "classes", b"classes", "client_aggregation", b"client_aggregation", "client_lr", b"client_lr", "distill_weight", b"distill_weight", "eval_every", b"eval_every", "exit_head", b"exit_head", "exit_weight", b"exit_weight", "exits", b"exits", "feedback", b"feedback", "grad_clip", b"grad_clip", "image_size", b"image_size", "lr_schedule", b"lr_schedule", "model", b"model", "momentum", b"momentum", "normalization", b"normalization", "optimizer", b"optimizer", "precision", b"precision", "rounds", b"rounds", "seed", b"seed", "server_lr", b"server_lr", "stem", b"stem", "steps_per_round", b"steps_per_round", "weight_decay", b"weight_decay", "width", b"width", "wire", b"wire"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["augment", b"augment", "batch_size", b"batch_size", "classes", b"classes", "client_aggregation", b"client_aggregation", "client_lr", b"client_lr", "distill_weight", b"distill_weight", "eval_every", b"eval_every", "exit_head", b"exit_head", "exit_weight", b"exit_weight", "exits", b"exits", "feedback", b"feedback", "grad_clip", b"grad_clip", "image_size", b"image_size", "logit_adjustment", b"logit_adjustment", "lr_schedule", b"lr_schedule", "model", b"model", "momentum", b"momentum", "normalization", b"normalization", "optimizer", b"optimizer", "precision", b"precision", "rounds", b"rounds", "seed", b"seed", "server_lr", b"server_lr", "stem", b"stem", "steps_per_round", b"steps_per_round", "weight_decay", b"weight_decay", "width", b"width", "wire", b"wire"]) -> None: ...
 
 Global___Plan: typing_extensions.TypeAlias = Plan
 
@@ -208,6 +211,7 @@ class RegisterRequest(google.protobuf.message.Message):
     WIRE_DTYPES_FIELD_NUMBER: builtins.int
     RUN_ID_FIELD_NUMBER: builtins.int
     HELD_ROUNDS_FIELD_NUMBER: builtins.int
+    CLASS_COUNTS_FIELD_NUMBER: builtins.int
     protocol_version: builtins.int
     client_id: builtins.str
     cut_layer: builtins.int
@@ -221,6 +225,12 @@ class RegisterRequest(google.protobuf.message.Message):
     def wire_dtypes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[hetero_splitee.v1.tensor_pb2.WireDtype.ValueType]: ...
     @property
     def held_rounds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def class_counts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Training images of each class, in the order of the labels. Only where plan.logit_adjustment is
+        not 0, and then a must.
+        """
+
     def __init__(
         self,
         *,
@@ -232,8 +242,9 @@ class RegisterRequest(google.protobuf.message.Message):
         wire_dtypes: collections.abc.Iterable[hetero_splitee.v1.tensor_pb2.WireDtype.ValueType] | None = ...,
         run_id: builtins.str = ...,
         held_rounds: collections.abc.Iterable[builtins.int] | None = ...,
+        class_counts: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["client_id", b"client_id", "cut_layer", b"cut_layer", "fingerprint", b"fingerprint", "held_rounds", b"held_rounds", "protocol_version", b"protocol_version", "run_id", b"run_id", "shard_size", b"shard_size", "wire_dtypes", b"wire_dtypes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["class_counts", b"class_counts", "client_id", b"client_id", "cut_layer", b"cut_layer", "fingerprint", b"fingerprint", "held_rounds", b"held_rounds", "protocol_version", b"protocol_version", "run_id", b"run_id", "shard_size", b"shard_size", "wire_dtypes", b"wire_dtypes"]) -> None: ...
 
 Global___RegisterRequest: typing_extensions.TypeAlias = RegisterRequest
 
@@ -398,6 +409,9 @@ class Evaluation(google.protobuf.message.Message):
     OFFLOAD_SHARE_FIELD_NUMBER: builtins.int
     ONLY_SERVER_RIGHT_FIELD_NUMBER: builtins.int
     CURVE_FIELD_NUMBER: builtins.int
+    CLASS_SAMPLES_FIELD_NUMBER: builtins.int
+    EXIT_CLASS_RIGHT_FIELD_NUMBER: builtins.int
+    SERVER_CLASS_RIGHT_FIELD_NUMBER: builtins.int
     round: builtins.int
     samples: builtins.int
     exit_accuracy: builtins.float
@@ -414,6 +428,16 @@ class Evaluation(google.protobuf.message.Message):
     def curve(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OperatingPoint]:
         """What other thresholds give, from everything offloaded to nothing: 101 points at most, or none."""
 
+    @property
+    def class_samples(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Of each class, in the order of the labels: test images, and how many of them exit and server
+        answer right. All three, or none of them.
+        """
+
+    @property
+    def exit_class_right(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def server_class_right(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     def __init__(
         self,
         *,
@@ -426,8 +450,11 @@ class Evaluation(google.protobuf.message.Message):
         offload_share: builtins.float = ...,
         only_server_right: builtins.float = ...,
         curve: collections.abc.Iterable[Global___OperatingPoint] | None = ...,
+        class_samples: collections.abc.Iterable[builtins.int] | None = ...,
+        exit_class_right: collections.abc.Iterable[builtins.int] | None = ...,
+        server_class_right: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["curve", b"curve", "exit_accuracy", b"exit_accuracy", "offload_share", b"offload_share", "only_server_right", b"only_server_right", "round", b"round", "samples", b"samples", "server_accuracy", b"server_accuracy", "threshold", b"threshold", "threshold_accuracy", b"threshold_accuracy"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["class_samples", b"class_samples", "curve", b"curve", "exit_accuracy", b"exit_accuracy", "exit_class_right", b"exit_class_right", "offload_share", b"offload_share", "only_server_right", b"only_server_right", "round", b"round", "samples", b"samples", "server_accuracy", b"server_accuracy", "server_class_right", b"server_class_right", "threshold", b"threshold", "threshold_accuracy", b"threshold_accuracy"]) -> None: ...
 
 Global___Evaluation: typing_extensions.TypeAlias = Evaluation
 

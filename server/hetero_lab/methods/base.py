@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
 
 from hetero_client.trainer import Shard
+from hetero_common.classwise import class_accuracies, class_counts
 from hetero_common.rundir import RunDir
 from hetero_lab.settings import SimulationSettings
 from hetero_server.roster import Observer
@@ -19,3 +23,22 @@ def evaluated_on(settings: SimulationSettings, test: Shard, round_: int) -> Shar
     """What an evaluation after `round_` takes: the first images of the test split, at last all."""
     last = settings.plan().is_last(round_)
     return test if last else test.first(settings.eval_samples)
+
+
+def scores(right: Tensor, test: Shard, classes: int, prefix: str = "") -> dict[str, Any]:
+    """What an `evaluation` event tells of images that were classified right, (N,) bool.
+
+    Args:
+        right: Which ones.
+        test: The images.
+        classes: Of the plan.
+        prefix: Whose accuracies they are, such as `exit_`.
+    """
+    samples = class_counts(test.labels, classes)
+    accuracies = class_accuracies(class_counts(test.labels[right], classes), samples)
+    return {
+        "samples": len(test.labels),
+        "class_samples": list(samples),
+        f"{prefix}accuracy": float(right.double().mean()),
+        f"{prefix}class_accuracy": accuracies,
+    }

@@ -7,7 +7,7 @@ from hetero_common.compute import Compute
 from hetero_common.plan import StepAt
 from hetero_common.rundir import MODEL_FILE, RunDir
 from hetero_common.weights import Weights
-from hetero_lab.methods.base import Training, evaluated_on
+from hetero_lab.methods.base import Training, evaluated_on, scores
 from hetero_lab.methods.undivided import Undivided, whole_model
 from hetero_lab.settings import SimulationSettings
 from hetero_server.roster import Observer
@@ -30,8 +30,7 @@ def prepare(settings: SimulationSettings) -> Training:
             observe("round", round=round_, loss=sum(losses) / steps, samples=samples)
             if plan.evaluates_after(round_):
                 some = evaluated_on(settings, test, round_)
-                accuracy = model.accuracy(some)
-                observe("evaluation", round=round_, samples=len(some.labels), accuracy=accuracy)
+                observe("evaluation", round=round_, **scores(model.right(some), some, plan.classes))
         run_dir.write(MODEL_FILE, Weights(model.states()).to_bytes())
 
     return run

@@ -20,7 +20,7 @@ from hetero_common.plan import Plan, StepAt
 from hetero_common.rundir import MODEL_FILE, RunDir
 from hetero_common.split import activation_shapes
 from hetero_common.weights import Weights
-from hetero_lab.methods.base import Training, evaluated_on
+from hetero_lab.methods.base import Training, evaluated_on, scores
 from hetero_lab.methods.undivided import Undivided, whole_model
 from hetero_lab.settings import SimulationSettings
 from hetero_server.roster import Observer
@@ -55,7 +55,7 @@ def _prepare(
     """Train one kind of model after another; each has a file, and fields that name it in events."""
     plan, count = settings.plan(), settings.clients
     compute = Compute(settings.device, plan.precision)
-    shards = [load_shard(settings, plan, index, count) for index in range(count)]
+    shards = [load_shard(settings, plan, index, count, settings.cuts()) for index in range(count)]
     test = load_test(settings.dataset, settings.data_dir, plan)
 
     def run(run_dir: RunDir, observe: Observer) -> None:
@@ -72,9 +72,9 @@ def _prepare(
                 observe("round", round=round_, loss=sum(losses) / len(losses), **sent, **named)
                 if plan.evaluates_after(round_):
                     some = evaluated_on(settings, test, round_)
-                    right = {"samples": len(some.labels), "accuracy": clients[0].accuracy(some)}
+                    told = scores(clients[0].right(some), some, plan.classes)
                     sent = _traffic(size, pushes=round_ + 1, pulls=round_ + 2)
-                    observe("evaluation", round=round_, **right, **sent, **named)
+                    observe("evaluation", round=round_, **told, **sent, **named)
             run_dir.write(file, Weights(clients[0].states()).to_bytes())
 
     return run

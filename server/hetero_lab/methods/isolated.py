@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from hetero_client.device_model import DeviceModel
 from hetero_client.shards import load_shard, load_test
 from hetero_client.trainer import Shard, Trainer
 from hetero_common.compute import Compute
 from hetero_common.rundir import RunDir
-from hetero_lab.methods.base import Training, evaluated_on
+from hetero_lab.methods.base import Training, evaluated_on, scores
 from hetero_lab.settings import SimulationSettings
 from hetero_server.initial import InitialModel
 from hetero_server.roster import Observer
@@ -28,10 +29,10 @@ class _Device:
     trainer: Trainer
     steps: int
 
-    def accuracy(self, test: Shard, rows: int) -> float:
+    def right(self, test: Shard, rows: int) -> Tensor:
         parts = torch.split(test.images, rows)
         answers = [self.model.infer(part)[1].argmax(dim=1) for part in parts]
-        return float((torch.cat(answers) == test.labels).double().mean())
+        return torch.cat(answers) == test.labels
 
 
 def prepare(settings: SimulationSettings) -> Training:
@@ -43,7 +44,7 @@ def prepare(settings: SimulationSettings) -> Training:
     devices = []
     for index, cut_layer in enumerate(settings.cuts()):
         client_id = f"client-{index + 1}"
-        shard = load_shard(settings, plan, index, count)
+        shard = load_shard(settings, plan, index, count, settings.cuts())
         model = DeviceModel(plan, cut_layer, Compute(settings.device, plan.precision))
         model.load(shared.for_cut(cut_layer))
         steps = plan.steps_for(len(shard.labels))
@@ -62,13 +63,13 @@ def prepare(settings: SimulationSettings) -> Training:
             if plan.evaluates_after(round_):
                 some = evaluated_on(settings, test, round_)
                 for device in devices:
+                    right = device.right(some, plan.predict_rows)
                     observe(
                         "evaluation",
                         round=round_,
                         client=device.client_id,
                         cut_layer=device.model.cut_layer,
-                        samples=len(some.labels),
-                        exit_accuracy=device.accuracy(some, plan.predict_rows),
+                        **scores(right, some, plan.classes, "exit_"),
                     )
         for device in devices:
             run_dir.write(f"{device.client_id}.safetensors", device.model.weights().to_bytes())

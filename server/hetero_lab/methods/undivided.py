@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hetero_client.trainer import Shard
 from hetero_common import normalization
 from hetero_common.aggregation import LayerStates
 from hetero_common.compute import Compute, Learner, seed_step, seeded
+from hetero_common.logit_adjustment import adjusted_cross_entropy, logit_offsets, prior_counts
 from hetero_common.models import build_model
 from hetero_common.plan import Plan, StepAt
 from hetero_common.sampling import augment, batch_indices, derive_seed
@@ -34,6 +34,8 @@ class Undivided:
         self._name = name
         self.train = train
         self._compute = compute
+        offsets = logit_offsets(plan, prior_counts(plan, train.labels))
+        self._offsets = None if offsets is None else compute.place(offsets)
         self._normalize = normalization.parse(plan.normalization).apply
         self.model = layers
         compute.adopt(self.model)
@@ -51,7 +53,8 @@ class Undivided:
         seed_step(plan.seed, self._name, at.round, at.step)
         self.model.train()
         self._learner.zero_grad()
-        loss = F.cross_entropy(self._logits(images), self._compute.place(train.labels[indices]))
+        targets = self._compute.place(train.labels[indices])
+        loss = adjusted_cross_entropy(self._logits(images), targets, self._offsets)
         loss.backward()  # type: ignore[no-untyped-call]
         self._learner.step(at)
         return float(loss.detach())
@@ -64,10 +67,6 @@ class Undivided:
             self._logits(part).argmax(dim=1).cpu() for part in torch.split(test.images, rows)
         ]
         return torch.cat(predicted) == test.labels
-
-    def accuracy(self, test: Shard) -> float:
-        """Share of the images that are classified right."""
-        return float(self.right(test).double().mean())
 
     def states(self) -> LayerStates:
         """A copy of all layers' state."""

@@ -55,7 +55,9 @@ class Averaging:
 
     def _train(self, batch: ClientBatch) -> StepResult:
         replica = self._replicas[batch.client_id]
-        return replica.train_step(batch.activation, batch.labels, replica.first - 1, batch.at)
+        return replica.train_step(
+            batch.activation, batch.labels, replica.first - 1, batch.at, batch.offsets
+        )
 
     def forget_statistics(self, client_id: str) -> None:
         """Of the client's own replica."""

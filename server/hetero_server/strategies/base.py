@@ -25,12 +25,14 @@ class ClientBatch:
         activation: (B, ...), fp32 on the CPU.
         labels: (B,) int64.
         at: The client's step that it is of.
+        offsets: (classes,) fp32, added to the logits in the loss; None: nothing is.
     """
 
     client_id: str
     activation: Tensor
     labels: Tensor
     at: StepAt
+    offsets: Tensor | None = None
 
 
 def one_by_one(

@@ -35,7 +35,9 @@ class Mixed(Sequential):
         return [results[batch.client_id] for batch in batches]
 
     def _together(self, batches: Sequence[ClientBatch]) -> Sequence[StepResult | RefusedInput]:
-        entries = [Entry(b.activation, b.labels, self._cuts[b.client_id]) for b in batches]
+        entries = [
+            Entry(b.activation, b.labels, self._cuts[b.client_id], b.offsets) for b in batches
+        ]
         furthest = max((b.at for b in batches), key=lambda at: (at.round, at.step / at.steps))
         try:
             return self._suffix.train_together(entries, furthest)

@@ -45,7 +45,9 @@ class Sequential:
 
     def _train(self, batch: ClientBatch) -> StepResult:
         cut_layer = self._cuts[batch.client_id]
-        return self._suffix.train_step(batch.activation, batch.labels, cut_layer, batch.at)
+        return self._suffix.train_step(
+            batch.activation, batch.labels, cut_layer, batch.at, batch.offsets
+        )
 
     def forget_statistics(self, client_id: str) -> None:
         """Of the shared model."""
