@@ -42,6 +42,7 @@ KNOW_THE_WIRE = {
     "hetero_client.transport",
 }
 KNOW_TORCHVISION = {"hetero_client.data.torchvision_shim"}
+KNOW_MATPLOTLIB = {"hetero_lab.report.drawing"}
 UNHEARD_OF = re.compile(r"\b(pickle|torch\.load|eval|exec|allow_pickle)\b")
 """Words that stand nowhere in the packages, comments included, so that a plain grep is proof."""
 RUN_FOREIGN_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
@@ -165,6 +166,12 @@ def test_torchvision_is_known_in_one_place_only(module: Module) -> None:
 
 
 @each_own_module
+def test_matplotlib_is_known_in_one_place_only(module: Module) -> None:
+    known = {entry.package for entry in imports(module.tree)}
+    assert "matplotlib" not in known or module.name in KNOW_MATPLOTLIB
+
+
+@each_own_module
 def test_nothing_runs_what_a_file_or_a_peer_says(module: Module) -> None:
     assert foreign_code(module.tree) == []
 
@@ -203,7 +210,7 @@ def test_the_bench_loads_no_grpc() -> None:
 
 def test_the_tables_name_modules_that_exist() -> None:
     assert {module.package for module in MODULES} == set(HOUSES) == set(MAY_IMPORT)
-    assert NAMES >= KNOW_THE_WIRE | KNOW_TORCHVISION
+    assert NAMES >= KNOW_THE_WIRE | KNOW_TORCHVISION | KNOW_MATPLOTLIB
 
 
 def test_doors_that_no_longer_know_the_wire_are_struck_off() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from hetero_common.plan import Plan
 from hetero_common.rundir import METRICS_FILE, MODEL_FILE, PLAN_FILE, SETTINGS_FILE, read_events
 from hetero_common.split import fingerprint, named_layers
 from hetero_common.weights import read_file
+from hetero_lab.report.reading import read_run
 
 if TYPE_CHECKING:
     from e2e.conftest import Finished, Launch
@@ -96,6 +98,23 @@ def test_a_run_ends_with_exit_code_0_everywhere(run: Run) -> None:
         "late": 0,
         "server": 0,
     }
+
+
+def test_all_run_directories_can_be_reported_on(run: Run, launch: Launch) -> None:
+    directories = {"server": run.server, **run.clients}
+    for name, directory in directories.items():
+        with launch("hetero-report", str(directory), "--output", name) as report:
+            assert report.finish().code == 0
+            assert (report.folder / name / "report.html").stat().st_size > 10_000
+            assert len(list((report.folder / name).glob("*.png"))) == 3
+    at_server = {each.name: each for each in read_run(run.server).participants}
+    for name, directory in run.clients.items():
+        (own,), theirs = read_run(directory).participants, at_server[name]
+        assert (own.cut_layer, own.images) == (theirs.cut_layer, theirs.images)
+        for mine, said in zip(own.tests, theirs.tests, strict=True):
+            assert dataclasses.replace(mine, payload=None) == dataclasses.replace(
+                said, payload=None
+            )
 
 
 def test_a_server_is_healthy_while_training_waits(run: Run) -> None:

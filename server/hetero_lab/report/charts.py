@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -113,7 +112,7 @@ def rounds_chart(strands: Sequence[Strand]) -> Chart | None:
     return Chart(
         "accuracy-over-rounds",
         "Accuracy over rounds",
-        f"Accuracy on {kind.images} after each evaluated round. {_bands(panels, strands)}".strip(),
+        f"Accuracy on {kind.images}, by rounds. {_bands(panels, strands)}".strip(),
         "rounds",
         kind.label,
         panels,
@@ -133,14 +132,16 @@ def payload_chart(strands: Sequence[Strand]) -> Chart | None:
     ends = (min(counted) / size, max(counted) / size)
 
     def over_payload(look: int, strand: Strand, quantity: Quantity) -> Line | None:
-        line = _over_rounds(look, strand, quantity, kind)
-        if line is None:
+        spreads = strand.by_round(quantity, training=kind.training)
+        if not spreads:
             return None
         total = totals[look]
         if not total:
-            return Line(line.label, look, Role.REFERENCE, ends, (line.y[-1], line.y[-1]))
-        x = tuple(total[int(round_) - 1].mean / size for round_ in line.x)
-        return dataclasses.replace(line, x=x)
+            level = list(spreads.values())[-1]
+            return _line(strand.label, look, Role.REFERENCE, ends, [level, level])
+        rounds = [round_ for round_ in spreads if round_ in total]
+        x = tuple(total[round_].mean / size for round_ in rounds)
+        return _line(strand.label, look, Role.MEASURED, x, [spreads[r] for r in rounds])
 
     panels = _panels(strands, over_payload)
     caption = [
@@ -149,7 +150,6 @@ def payload_chart(strands: Sequence[Strand]) -> Chart | None:
         _bands(panels, strands),
         "Level: the last accuracy of what sends nothing." if not all(totals) else "",
     ]
-    lasts = [list(total.values())[-1].mean for total in totals if total]
     return Chart(
         "accuracy-over-payload",
         "Accuracy over payload",
@@ -158,7 +158,7 @@ def payload_chart(strands: Sequence[Strand]) -> Chart | None:
         kind.label,
         panels,
         len(strands),
-        x_scale=Scale.LOGARITHMIC if max(lasts) > _FAR_APART * min(lasts) else Scale.LINEAR,
+        x_scale=_payload_scale(totals),
     )
 
 
@@ -180,6 +180,13 @@ def offload_chart(strands: Sequence[Strand]) -> Chart | None:
         panels,
         1,
     )
+
+
+def _payload_scale(totals: Sequence[Mapping[int, Spread]]) -> Scale:
+    by_line = [[spread.mean for spread in total.values()] for total in totals if total]
+    lasts = [counted[-1] for counted in by_line]
+    is_far = min(map(min, by_line)) > 0 and max(lasts) > _FAR_APART * min(lasts)
+    return Scale.LOGARITHMIC if is_far else Scale.LINEAR
 
 
 def _kind(strands: Sequence[Strand]) -> _Kind:

@@ -32,7 +32,7 @@ class ReportSettings(Settings, frozen=True):
     output: Path | None = None
     """Directory for the page, report.html, and its figures as PNG files; by default report in the
     run directory. A comparison needs one."""
-    labels: str = ""
+    labels: str | None = None
     """Names of the runs in a comparison, separated by commas; runs of one name are put together. By
     default the method, and what it takes to tell runs apart that differ in more than their seed."""
     audit: bool = False

@@ -19,6 +19,8 @@ _TITLES = {
     "splitfed-v1": "SplitFed with a server model per client (splitfed-v1)",
     "splitfed-v2": "SplitFed with one server model (splitfed-v2)",
 }
+OF_EACH_RUN = ("Rounds", "Seed", "Started", "Took")
+"""Headings of what differs between repetitions of an experiment."""
 _DIVIDED = ("sequential", "averaging", "splitfed-v1", "splitfed-v2")
 
 
@@ -56,13 +58,11 @@ def facts(run: Run) -> dict[str, str]:
     return {heading: text for heading, text in told.items() if text}
 
 
-def common(runs: Sequence[Run]) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """What holds for all runs, and what each one has of its own."""
+def common(runs: Sequence[Run]) -> dict[str, str]:
+    """What holds for all runs, beside what each run has of its own."""
     each = [facts(run) for run in runs]
-    headings = list(dict.fromkeys(heading for told in each for heading in told))
-    shared = [h for h in headings if len({told.get(h) for told in each}) == 1]
-    own = [{h: told.get(h, "") for h in headings if h not in shared} for told in each]
-    return {heading: each[0][heading] for heading in shared}, own
+    shared = {h: text for h, text in each[0].items() if all(told.get(h) == text for told in each)}
+    return {heading: text for heading, text in shared.items() if heading not in OF_EACH_RUN}
 
 
 def setup(run: Run) -> Mapping[str, str]:

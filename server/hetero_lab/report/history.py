@@ -24,7 +24,7 @@ def read_history(run: Path) -> list[Event]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise SettingsError(f"{path} can not be read: name the run directory of a server") from None
+        raise SettingsError(f"{path} can not be read: name a whole run directory") from None
     lines = text.split("\n")  # the last one is empty, or cut short
     events: list[Event] = []
     torn = None
@@ -39,7 +39,7 @@ def read_history(run: Path) -> list[Event]:
             torn = None
             events.append(event)
     if torn is not None:
-        raise SettingsError(f"line {torn} of {path} is damaged: nothing can be proven from it")
+        raise SettingsError(f"line {torn} of {path} is damaged: nothing can be told from it")
     return events
 
 

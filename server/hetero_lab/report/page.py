@@ -30,7 +30,7 @@ def run_page(run: Run, figures: Figures) -> bytes:
         [
             _section("What was run", _facts({"Run": run.name} | facts(run)), *_notes(run)),
             *_figure_sections(figures),
-            *_table_sections([tables.clients_table(run), tables.cuts_table(run)]),
+            *_table_sections([tables.cuts_table(run), tables.clients_table(run)]),
             *_table_sections([tables.incidents_table(run)]),
         ],
     )
@@ -39,14 +39,14 @@ def run_page(run: Run, figures: Figures) -> bytes:
 def comparison_page(groups: Sequence[Group], figures: Figures) -> bytes:
     """The page of several runs."""
     runs = [run for group in groups for run in group.runs]
-    shared, _ = common(runs)
     return _page(
         f"Comparison of {len(runs)} runs: {', '.join(group.label for group in groups)}",
         [
             *_table_sections([tables.results_table(groups)]),
             *_figure_sections(figures),
-            *_table_sections([tables.compared_cuts_table(groups), tables.runs_table(groups)]),
-            _section("In all runs", _facts(shared)),
+            *_table_sections([tables.compared_cuts_table(groups)]),
+            _section("What was run", _facts(common(runs))),
+            *_table_sections([tables.differences_table(groups), tables.runs_table(groups)]),
             _section("Each run", *(_details(run) for run in runs)),
         ],
     )

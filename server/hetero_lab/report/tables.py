@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from operator import attrgetter
 
-from hetero_lab.report.facts import common
+from hetero_lab.report.facts import OF_EACH_RUN, common, facts
 from hetero_lab.report.grouping import Group
 from hetero_lab.report.records import Participant, Run
 from hetero_lab.report.spread import Spread, mean
@@ -112,19 +112,31 @@ def compared_cuts_table(groups: Sequence[Group]) -> Table | None:
     return Table("Cut layers", ("label", "cut layer", *_HEADINGS), tuple(rows), caption=caption)
 
 
-def runs_table(groups: Sequence[Group]) -> Table:
-    """What each run has that not all others have."""
-    runs = [(group.label, run) for group in groups for run in group.runs]
-    _, own = common([run for _, run in runs])
-    return Table(
-        "Runs",
-        ("run", "label", *own[0]),
-        tuple(
-            (run.name, label, *(text or _NOTHING for text in told.values()))
-            for (label, run), told in zip(runs, own, strict=True)
-        ),
-        texts=2 + len(own[0]),
+def differences_table(groups: Sequence[Group]) -> Table | None:
+    """What was run, as far as it is not the same in all runs: a column for each label."""
+    told = [[facts(run) for run in group.runs] for group in groups]
+    shared = common([run for group in groups for run in group.runs])
+    headings = dict.fromkeys(heading for runs in told for each in runs for heading in each)
+    rows = tuple(
+        (heading, *("; ".join(_distinct(each.get(heading) for each in runs)) for runs in told))
+        for heading in headings
+        if heading not in shared and heading not in OF_EACH_RUN
     )
+    if not rows:
+        return None
+    labels = tuple(group.label for group in groups)
+    return Table("Differences", ("", *labels), rows, texts=1 + len(labels))
+
+
+def runs_table(groups: Sequence[Group]) -> Table:
+    """One row for each run."""
+    rows = []
+    for group in groups:
+        for run in group.runs:
+            told = facts(run)
+            rows.append((run.name, group.label, *(told[heading] for heading in OF_EACH_RUN)))
+    headings = ("run", "label", *(heading.lower() for heading in OF_EACH_RUN))
+    return Table("Runs", headings, tuple(rows), texts=len(headings))
 
 
 def incidents_table(run: Run) -> Table | None:
@@ -157,6 +169,10 @@ def _client_row(participant: Participant) -> tuple[str, ...]:
         _NOTHING if payload is None else f"{payload.sent / 1e6:,.2f}",
         _NOTHING if payload is None else f"{payload.received / 1e6:,.2f}",
     )
+
+
+def _distinct(texts: Iterable[str | None]) -> list[str]:
+    return list(dict.fromkeys(text or _NOTHING for text in texts))
 
 
 def _spreads(strand: Strand) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ p, figcaption { max-width: 48rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.2rem 0.9rem 0.2rem 0; text-align: right; vertical-align: top; }
-th.text, td.text { text-align: left; overflow-wrap: anywhere; min-width: 4rem; }
+th.text, td.text { text-align: left; overflow-wrap: break-word; max-width: 26rem; }
 thead th { border-bottom: 1px solid #1a1a1a; }
 tbody tr + tr > * { border-top: 1px solid #e4e4e4; }
 .facts th { font-weight: 600; white-space: nowrap; }

@@ -172,6 +172,15 @@ def test_lines_that_are_far_apart_have_a_logarithmic_axis() -> None:
     assert (near.x_scale, far.x_scale) == (Scale.LINEAR, Scale.LOGARITHMIC)
 
 
+def test_what_was_not_counted_or_is_nothing_does_no_harm() -> None:
+    """As of a client that is evaluated before it has trained, or whose records are damaged."""
+    some = run_of(participant("c", 3, measured(0), measured(1, sent=10**9)))
+    none = run_of(participant("c", 3, measured(0, sent=0), measured(1, sent=0)), method="averaging")
+    payload = chart(comparison_charts([Group("s", (some,)), Group("n", (none,))]), ALL[1])
+    assert [line.x for line in payload.panels[0].lines] == [(1,), (0, 0)]
+    assert payload.x_scale is Scale.LINEAR
+
+
 def test_without_a_curve_there_is_no_such_figure() -> None:
     assert names(run_charts(run_of(participant("c", 3, measured(0), measured(1))))) == [ALL[0]]
 

@@ -85,8 +85,8 @@ def test_a_page_is_whole_and_closed_in_itself() -> None:
         "Accuracy over rounds",
         "Accuracy over payload",
         "Accuracy versus offload",
-        "Clients",
         "Cut layers",
+        "Clients",
     ]
     assert len(page.sources) == 3
     for source in page.sources:
@@ -116,6 +116,11 @@ def test_a_comparison_has_means_and_deviations_of_its_runs() -> None:
     start = cells.index("mine")
     assert cells[start : start + 8] == [
         *("mine", "2", "1, 2", "70.00 ± 14.14", "90.00 ± 0.00", "–", "–", "–"),  # noqa: RUF001
+    ]
+    assert page.texts["h2"][5:] == ["What was run", "Differences", "Runs", "Each run"]
+    assert [row(page, name)[:3] for name in ("Clients", "Cut layers")] == [
+        ["Clients", "1", "2"],
+        ["Cut layers", "3", "1, 2"],
     ]
     assert page.texts["summary"] == [f"runs/made-up: sequential, seed {seed}" for seed in (1, 2, 0)]
 
