@@ -82,7 +82,7 @@ cut layer, data, device, threads."""
 
 _PRESETS = """\
 `--preset NAME` of hetero-server and hetero-sim changes the defaults below; flags, environment and
-YAML file still go before it. [method.md](method.md#presets) says why they are what they are."""
+YAML file still go before it. [method.md](method.md#presets) says which to use."""
 
 
 def reference() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    # The defaults themselves: the best that docs/results.md found for a small budget.
+    # The defaults themselves.
     "default": {},
     # The plain method, as far as it is known (docs/method.md): one light exit per client, no
     # gradient from the server, no aggregation among clients, that of the server's layers now and

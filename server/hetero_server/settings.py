@@ -19,7 +19,7 @@ class StrategySettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     """How the server trains its layers."""
 
     preset: Literal["default", "paper"] = "default"
-    """Where the settings of the method start from: the best found, or the plain method of the
+    """Where the settings of the method start from: their defaults, or the plain method of the
     paper."""
     strategy: Literal["sequential", "averaging", "mixed"] = "sequential"
     """One shared server model, that takes the clients' batches one after another; a replica per
