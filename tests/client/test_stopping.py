@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -55,3 +57,25 @@ def test_nothing_that_handles_failures_takes_a_signal_for_one(number: signal.Sig
         except Exception as error:
             handled.append(error)
     assert handled == []
+
+
+HANGS = """
+import os, signal, sys, threading
+from hetero_client import stopping
+stopping._FAREWELL_SECONDS = 0.1
+with stopping.stoppable():
+    try:
+        os.kill(os.getpid(), signal.Signals[sys.argv[1]])
+    finally:
+        threading.Event().wait()
+"""
+
+
+@each_signal
+def test_what_can_not_be_closed_holds_nobody_up(number: signal.Signals) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", HANGS, number.name], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 0
+    said = f"stopped by {number.name}: start it again with the same flags, and it goes on\n"
+    assert ended.stderr == said
