@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import os
 import re
 import subprocess
 import sys
@@ -268,3 +269,23 @@ def test_foreign_code_is_seen(source: str, found: list[str]) -> None:
 def test_a_cycle_is_seen() -> None:
     assert cycle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
     assert set(cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})) == {"a", "b", "c"}
+
+
+FIRST_GRPC = """
+import os, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "grpc":
+            print(os.environ.get("GRPC_VERBOSITY"))
+            sys.meta_path.remove(self)
+sys.meta_path.insert(0, Finder())
+import {command}
+"""
+
+
+@pytest.mark.parametrize("command", ["hetero_server.__main__", "hetero_client.__main__"])
+def test_grpc_is_told_to_be_silent_before_it_is_imported(command: str) -> None:
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("GRPC_")}
+    program = [sys.executable, "-c", FIRST_GRPC.format(command=command)]
+    done = subprocess.run(program, capture_output=True, text=True, env=variables, check=True)
+    assert done.stdout == "NONE\n"
