@@ -6,11 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 
+from hetero_client.settings import DataSettings
 from hetero_lab.report.records import Run, Source
+from hetero_server.settings import StrategySettings
 
 _TITLES = {
     "sequential": "Split training, one shared server model (sequential)",
     "averaging": "Split training, a server model per client, averaged (averaging)",
+    "mixed": "Split training, one shared server model, several clients a step (mixed)",
     "client": "Split training, as one client has recorded it",
     "centralized": "The undivided model on all the data (centralized)",
     "isolated": "Each client alone (isolated)",
@@ -21,7 +24,11 @@ _TITLES = {
 }
 OF_EACH_RUN = ("Rounds", "Seed", "Started", "Took")
 """Headings of what differs between repetitions of an experiment."""
-_DIVIDED = ("sequential", "averaging", "splitfed-v1", "splitfed-v2")
+_WITHOUT_SERVER = ("centralized", "isolated", "fedavg", "fedavg-prefix")
+"""Methods whose clients send no activations."""
+_ORDERED = ("sequential", "mixed")
+_NO_EXPERIMENT = frozenset({"data_dir", "eval_samples", "preset"})
+"""Strategy and data settings that make no other experiment; a preset is in those that it sets."""
 
 
 def title(method: str) -> str:
@@ -32,6 +39,7 @@ def title(method: str) -> str:
 def facts(run: Run) -> dict[str, str]:
     """Everything about a run that its reader may ask for, by headings."""
     plan = run.plan
+    is_divided = run.method not in _WITHOUT_SERVER
     told = {
         "Method": title(run.method),
         "Model": f"{plan.model}, width {plan.width}, {plan.stem} stem",
@@ -40,14 +48,15 @@ def facts(run: Run) -> dict[str, str]:
         "Augmentation": plan.augment,
         "Clients": _clients(run),
         "Cut layers": _cuts(run),
-        "Order": str(run.settings.get("order", "")) if run.method == "sequential" else "",
+        "Order": str(run.settings.get("order", "")) if run.method in _ORDERED else "",
         "Rounds": _rounds(run),
         "Steps": f"{_steps(plan.steps_per_round)}, batches of {plan.batch_size}",
         "Optimizer": _optimizer(run),
         "Exits": _exits(run),
-        "Feedback": plan.feedback if run.method in (*_DIVIDED, "client") else "",
-        "Client aggregation": plan.client_aggregation if run.method in _DIVIDED else "",
-        "Wire": f"{plan.wire} activations" if run.method in (*_DIVIDED, "client") else "",
+        "Logit adjustment": f"{plan.logit_adjustment:g}" if plan.logit_adjustment else "",
+        "Feedback": plan.feedback if is_divided else "",
+        "Client aggregation": plan.client_aggregation if is_divided else "",
+        "Wire": f"{plan.wire} activations" if is_divided else "",
         "Arithmetic": plan.precision,
         "Seed": str(plan.seed),
         "Recorded by": run.source.value,
@@ -68,9 +77,12 @@ def common(runs: Sequence[Run]) -> dict[str, str]:
 def setup(run: Run) -> Mapping[str, str]:
     """What makes a run another one, apart from its seed."""
     agreed = {name: str(value) for name, value in run.plan if name != "seed"}
-    chosen = ("order", "aggregate_every", "aggregate_weights", "quarantine")
-    data = ("dataset", "partition", "alpha", "threshold")
-    given = {name: str(run.settings[name]) for name in (*chosen, *data) if name in run.settings}
+    names = dict.fromkeys((*StrategySettings.model_fields, *DataSettings.model_fields))
+    given = {
+        name: str(run.settings[name])
+        for name in names
+        if name in run.settings and name not in _NO_EXPERIMENT
+    }
     return agreed | given | {"clients": _clients(run), "cut_layers": _cuts(run)}
 
 
@@ -98,6 +110,9 @@ def _data(run: Run) -> str:
     dealt = str(settings.get("partition", "iid"))
     if dealt == "dirichlet":
         dealt += f", alpha {settings.get('alpha')}"
+    for name in ("size_spread", "cut_skew", "validation"):
+        if settings.get(name):
+            dealt += f", {name.replace('_', ' ')} {settings[name]}"
     return f"{settings['dataset']}, dealt out {dealt}"
 
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import pytest
 
 from hetero_common.errors import SettingsError
-from hetero_lab.report.facts import common, facts
+from hetero_lab.methods import METHODS
+from hetero_lab.report.facts import common, facts, title
 from hetero_lab.report.grouping import group
 from hetero_lab.report.records import Run, Source
+from hetero_server.settings import StrategySettings
 from lab.report.made_up import measured, participant, run_of
 
 A = participant("a", 3, measured(1))
@@ -40,6 +43,28 @@ def test_labels_that_name_only_some_of_the_differences_stay_apart() -> None:
     labels = list(grouped(*runs))
     assert len(labels) == 3
     assert labels[2] == f"{labels[1]} (2)"
+
+
+def dealt(run: Run, **changes: object) -> Run:
+    return dataclasses.replace(run, settings={**run.settings, **changes})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("cut_skew", 0.5), ("size_spread", 1.0), ("validation", 0.1), ("min_shard", 9)),
+        *(("partition", "dirichlet"), ("aggregate_weights", "uniform"), ("threshold", 0.3)),
+    ],
+)
+def test_runs_whose_images_are_dealt_out_otherwise_are_no_repetitions(
+    name: str, value: object
+) -> None:
+    assert len(grouped(run_of(A), dealt(run_of(A, seed=1), **{name: value}))) == 2
+
+
+def test_what_makes_no_other_experiment_makes_no_other_label() -> None:
+    changes = {"data_dir": "elsewhere", "eval_samples": 7, "preset": "paper"}
+    assert grouped(run_of(A), dealt(run_of(A, seed=1), **changes)) == {"sequential": [0, 1]}
 
 
 def test_clients_and_cut_layers_tell_runs_apart() -> None:
@@ -87,6 +112,23 @@ def test_facts_tell_what_was_run() -> None:
         "Started": "2023-11-14 22:13:20 UTC",
         "Took": "0:00:12",
     }
+
+
+def test_every_strategy_and_method_has_a_title() -> None:
+    strategies = get_args(StrategySettings.model_fields["strategy"].annotation)
+    for method in {*strategies, *METHODS} - {"split"}:
+        assert title(method) != method
+
+
+def test_mixed_steps_and_dealing_are_told_too() -> None:
+    run = planned(run_of(A, method="mixed"), logit_adjustment=0.5)
+    told = facts(dealt(run, partition="dirichlet", alpha=0.3, cut_skew=1.0))
+    assert told["Data"] == "digits, dealt out dirichlet, alpha 0.3, cut skew 1.0"
+    assert (told["Order"], told["Wire"], told["Logit adjustment"]) == (
+        "arrival",
+        "fp32 activations",
+        "0.5",
+    )
 
 
 def test_what_runs_have_in_common_is_told_once() -> None:
