@@ -14,7 +14,7 @@ from hetero_common.logit_adjustment import logit_offsets
 from hetero_common.plan import Plan, StepAt
 from hetero_server.boundary import BoundaryResult, cross_boundary
 from hetero_server.members import Batch, Member
-from hetero_server.strategies import ClientBatch, Strategy
+from hetero_server.strategies import ClientBatch, Strategy, all_at_once, one_by_one
 from hetero_server.suffix import StepResult
 from hetero_server.tally import StepOutcome
 from hetero_server.updates import sift
@@ -68,15 +68,23 @@ class Performer:
         return dataclasses.replace(result, norms=sifted.norms, left_out=sifted.left_out)
 
     def _step(self, parts: Sequence[tuple[Member, Batch]]) -> list[StepOutcome | HeteroError]:
-        decoded = [_decoded(self._plan, member, batch) for member, batch in parts]
-        batches = [batch for batch in decoded if isinstance(batch, ClientBatch)]
+        decoded = one_by_one(self._decoded, parts)
+        return [self._outcome(result) for result in all_at_once(self._train, decoded)]
+
+    def _decoded(self, part: tuple[Member, Batch]) -> ClientBatch:
+        member, batch = part
+        return ClientBatch(
+            member.client_id,
+            codec.decode(batch.payload),
+            torch.tensor(batch.labels, dtype=torch.int64),
+            StepAt(batch.round, batch.step, member.steps),
+            logit_offsets(self._plan, member.class_counts),
+        )
+
+    def _train(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
         draws = [draw for b in batches for draw in (b.client_id, b.at.round, b.at.step)]
         seed_step(self._plan.seed, "server", *draws)
-        results = iter(self._strategy.step(batches) if batches else ())
-        return [
-            self._outcome(next(results) if isinstance(batch, ClientBatch) else batch)
-            for batch in decoded
-        ]
+        return self._strategy.step(batches)
 
     def _outcome(self, result: StepResult | RefusedInput) -> StepOutcome | HeteroError:
         if isinstance(result, RefusedInput):
@@ -90,14 +98,3 @@ class Performer:
             result.gradient_norm,
             result.activation_peak,
         )
-
-
-def _decoded(plan: Plan, member: Member, batch: Batch) -> ClientBatch | RefusedInput:
-    try:
-        activation = codec.decode(batch.payload)
-    except RefusedInput as error:
-        return error
-    labels = torch.tensor(batch.labels, dtype=torch.int64)
-    at = StepAt(batch.round, batch.step, member.steps)
-    offsets = logit_offsets(plan, member.class_counts)
-    return ClientBatch(member.client_id, activation, labels, at, offsets)

@@ -124,7 +124,6 @@ def restore(checkpoint: Checkpoint, strategy: Strategy) -> Restored:
     ]
     for member in members:
         member.class_counts = tuple(member.class_counts)  # JSON has lists only
-    for member in members:
         strategy.add(member.client_id, member.cut_layer)
     strategy.restore(within("strategy", checkpoint.tensors))
     model = within("model", checkpoint.tensors)

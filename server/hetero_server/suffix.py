@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -22,19 +22,32 @@ from hetero_common.weights import Weights, layer_states, load_states
 
 @dataclass(frozen=True)
 class Entry:
-    """A mini-batch that enters after a cut layer.
+    """A mini-batch that enters after a cut layer; `of` makes one.
 
     Attributes:
         activation: (B, ...).
         labels: (B,) int64.
         cut_layer: The last layer that it has passed.
         offsets: (classes,), added to its logits in the loss; None: nothing is.
+        peak: Largest absolute value of the activation.
     """
 
     activation: Tensor
     labels: Tensor
     cut_layer: int
-    offsets: Tensor | None = None
+    offsets: Tensor | None
+    peak: float
+
+    @classmethod
+    def of(
+        cls, activation: Tensor, labels: Tensor, cut_layer: int, offsets: Tensor | None = None
+    ) -> Entry:
+        """Look at the activation once, before anything is computed with it.
+
+        Raises:
+            RefusedInput: A value is beyond `LARGEST_ACTIVATION`.
+        """
+        return cls(activation, labels, cut_layer, offsets, _require_bounded(activation))
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,7 @@ class Suffix:
             RefusedInput: A value is beyond `LARGEST_ACTIVATION`; nothing was changed.
             NonFinite: The loss or its gradient is not finite; no weight was changed.
         """
-        return self.train_together([Entry(activation, labels, cut_layer, offsets)], at)[0]
+        return self.train_together([Entry.of(activation, labels, cut_layer, offsets)], at)[0]
 
     def train_together(self, entries: Sequence[Entry], at: StepAt) -> list[StepResult]:
         """One optimizer step on the mean loss over the images of all entries.
@@ -114,9 +127,8 @@ class Suffix:
         one batch with those that have entered before.
 
         Raises:
-            RefusedInput, NonFinite: As `train_step` does.
+            NonFinite: The loss or its gradient is not finite; no weight was changed.
         """
-        peaks = [require_bounded(entry.activation) for entry in entries]
         placed = [self._placed(entry) for entry in entries]
         order = sorted(range(len(entries)), key=lambda index: entries[index].cut_layer)
         by_depth = [placed[index] for index in order]
@@ -138,7 +150,7 @@ class Suffix:
                 int((logits[i].argmax(dim=1) == entry.labels).sum()),
                 self._feedback(entry.activation, logits[i], len(joint)),
                 norm,
-                peaks[i],
+                entry.peak,
             )
             for i, entry in enumerate(placed)
         ]
@@ -146,11 +158,11 @@ class Suffix:
     def _placed(self, entry: Entry) -> Entry:
         """Where the layers are; its activation gathers a gradient if the plan asks for one."""
         place, wants_gradient = self._compute.place, self._plan.feedback == "gradient"
-        return Entry(
-            place(entry.activation).detach().requires_grad_(wants_gradient),
-            place(entry.labels),
-            entry.cut_layer,
-            None if entry.offsets is None else place(entry.offsets),
+        return replace(
+            entry,
+            activation=place(entry.activation).detach().requires_grad_(wants_gradient),
+            labels=place(entry.labels),
+            offsets=None if entry.offsets is None else place(entry.offsets),
         )
 
     def _feedback(self, entering: Tensor, logits: Tensor, rows: int) -> Tensor | None:
@@ -179,16 +191,16 @@ class Suffix:
             RefusedInput: The cut layer lies before the first layer held, or a value is beyond
                 `LARGEST_ACTIVATION`.
         """
-        require_bounded(activation)
+        _require_bounded(activation)
         if cut_layer + 1 not in self._layers:
             raise RefusedInput(f"the server has no layer {cut_layer + 1} yet: cut deeper")
         with self._compute.autocast():
             logits = self._forward([(cut_layer, self._compute.place(activation))], training=False)
         return logits.float().softmax(dim=1).cpu()
 
-    def states(self) -> LayerStates:
-        """A copy of all layers' state."""
-        return layer_states(self._layers)
+    def states(self, last: int | None = None) -> LayerStates:
+        """A copy of the state of all layers, or of those up to `last`."""
+        return layer_states({k: m for k, m in self._layers.items() if last is None or k <= last})
 
     def checkpoint(self) -> dict[str, Tensor]:
         """Everything it takes to go on: the layers and the optimizer's state."""
@@ -235,7 +247,7 @@ def _joined(tensors: Sequence[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
 
 
-def require_bounded(activation: Tensor) -> float:
+def _require_bounded(activation: Tensor) -> float:
     """The largest absolute value of an activation; RefusedInput if it is too large."""
     low, high = torch.aminmax(activation)
     largest = float(max(-low, high))

@@ -26,8 +26,7 @@ from hetero_lab.simulation import SimulatedClient, simulate
 from hetero_server.engine import Engine
 from hetero_server.initial import InitialModel
 from hetero_server.orders import arrival
-from hetero_server.strategies import ClientBatch
-from hetero_server.strategies.base import one_by_one
+from hetero_server.strategies import ClientBatch, one_by_one
 from hetero_server.suffix import StepResult
 
 PLAN = Plan(

@@ -21,8 +21,7 @@ from hetero_server.members import Batch, Member
 from hetero_server.orders import Order, arrival
 from hetero_server.phase import Phase
 from hetero_server.saving import Saving
-from hetero_server.strategies import ClientBatch
-from hetero_server.strategies.base import one_by_one
+from hetero_server.strategies import ClientBatch, one_by_one
 from hetero_server.suffix import StepResult
 from hetero_server.work import Work
 

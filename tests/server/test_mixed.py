@@ -86,15 +86,15 @@ def test_a_joint_step_is_one_step_on_the_mean_over_all_images(
 ) -> None:
     plan = plan.model_copy(update={"feedback": feedback, "momentum": 0.0, "weight_decay": 0.0})
     suffix = Suffix(initial.fresh(1), plan, compute)
-    entries = [Entry(*make_batch(cut, cut), cut) for cut in (4, 1, 3, 1)]
-    entries[2] = Entry(entries[2].activation[:3], entries[2].labels[:3], 3)
+    entries = [Entry.of(*make_batch(cut, cut), cut) for cut in (4, 1, 3, 1)]
+    entries[2] = Entry.of(entries[2].activation[:3], entries[2].labels[:3], 3)
     for entry in entries:
         entry.activation.requires_grad_()
     logits, layers = by_hand(initial, entries)
     labels = torch.cat([entry.labels for entry in entries])
     F.cross_entropy(torch.cat(logits), labels).backward()  # type: ignore[no-untyped-call]
     expected = moved(layers, plan.learning_rate(plan.server_lr, AT))
-    given = [Entry(e.activation.detach(), e.labels, e.cut_layer) for e in entries]
+    given = [Entry.of(e.activation.detach(), e.labels, e.cut_layer) for e in entries]
     results = suffix.train_together(given, AT)
     require_trained(suffix, expected, layers)
     for entry, own, result in zip(entries, logits, results, strict=True):
@@ -119,9 +119,10 @@ def test_each_entry_of_a_joint_step_is_adjusted_by_its_own_offsets(
     plan = plan.model_copy(update={"feedback": feedback, "momentum": 0.0, "weight_decay": 0.0})
     offsets = [torch.tensor([0.0, -1.0, -7.0]), None, torch.tensor([-3.0, 0.5, 0.0])]
     entries = [
-        Entry(*make_batch(cut, cut), cut, own) for cut, own in zip((4, 1, 3), offsets, strict=True)
+        Entry.of(*make_batch(cut, cut), cut, own)
+        for cut, own in zip((4, 1, 3), offsets, strict=True)
     ]
-    entries[1] = Entry(entries[1].activation[:3], entries[1].labels[:3], 1)
+    entries[1] = Entry.of(entries[1].activation[:3], entries[1].labels[:3], 1)
     for entry in entries:
         entry.activation.requires_grad_()
     logits, layers = by_hand(initial, entries)
@@ -133,7 +134,7 @@ def test_each_entry_of_a_joint_step_is_adjusted_by_its_own_offsets(
     joint = torch.stack(own_losses).dot(torch.tensor(rows) / sum(rows))
     joint.backward()  # type: ignore[no-untyped-call]
     suffix = Suffix(initial.fresh(1), plan, compute)
-    given = [Entry(e.activation.detach(), e.labels, e.cut_layer, e.offsets) for e in entries]
+    given = [Entry.of(e.activation.detach(), e.labels, e.cut_layer, e.offsets) for e in entries]
     results = suffix.train_together(given, AT)
     require_trained(suffix, moved(layers, plan.learning_rate(plan.server_lr, AT)), layers)
     for entry, loss, own, result in zip(entries, own_losses, logits, results, strict=True):

@@ -5,11 +5,24 @@ from __future__ import annotations
 from hetero_common.compute import Compute
 from hetero_common.plan import Plan
 from hetero_server.strategies.averaging import Averaging
-from hetero_server.strategies.base import ClientBatch, FreshLayers, Strategy
+from hetero_server.strategies.base import (
+    ClientBatch,
+    FreshLayers,
+    Strategy,
+    all_at_once,
+    one_by_one,
+)
 from hetero_server.strategies.mixed import Mixed
 from hetero_server.strategies.sequential import Sequential
 
-__all__ = ["ClientBatch", "FreshLayers", "Strategy", "build_strategy"]
+__all__ = [
+    "ClientBatch",
+    "FreshLayers",
+    "Strategy",
+    "all_at_once",
+    "build_strategy",
+    "one_by_one",
+]
 
 
 def build_strategy(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -12,6 +12,9 @@ from hetero_common.aggregation import LayerStates
 from hetero_common.errors import RefusedInput
 from hetero_common.plan import StepAt
 from hetero_server.suffix import StepResult
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 FreshLayers = Callable[[int], Mapping[int, nn.Module]]
 """New modules for layers cut_layer+1..L at the initial weights of the run."""
@@ -35,17 +38,24 @@ class ClientBatch:
     offsets: Tensor | None = None
 
 
-def one_by_one(
-    step: Callable[[ClientBatch], StepResult], batches: Sequence[ClientBatch]
-) -> list[StepResult | RefusedInput]:
-    """A step for each batch; one that is refused does not keep the others from theirs."""
-    results: list[StepResult | RefusedInput] = []
-    for batch in batches:
+def one_by_one(do: Callable[[A], B], inputs: Sequence[A]) -> list[B | RefusedInput]:
+    """Do something with each; one that is refused does not keep the others from theirs."""
+    results: list[B | RefusedInput] = []
+    for each in inputs:
         try:
-            results.append(step(batch))
+            results.append(do(each))
         except RefusedInput as error:
             results.append(error)
     return results
+
+
+def all_at_once(
+    do: Callable[[list[A]], Sequence[B | RefusedInput]], inputs: Sequence[A | RefusedInput]
+) -> list[B | RefusedInput]:
+    """Do something with all that were not refused before; refusals stay in their places."""
+    sound = [each for each in inputs if not isinstance(each, RefusedInput)]
+    results = iter(do(sound) if sound else ())
+    return [each if isinstance(each, RefusedInput) else next(results) for each in inputs]
 
 
 class Strategy(Protocol):

@@ -9,12 +9,15 @@ layer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from hetero_common.aggregation import LayerStates
 from hetero_common.errors import NonFinite, RefusedInput
-from hetero_server.strategies.base import ClientBatch, one_by_one
+from hetero_server.strategies.base import ClientBatch, all_at_once, one_by_one
 from hetero_server.strategies.sequential import Sequential
-from hetero_server.suffix import Entry, StepResult, require_bounded
+from hetero_server.suffix import Entry, StepResult
+
+_Entering: TypeAlias = tuple[ClientBatch, Entry]
 
 
 class Mixed(Sequential):
@@ -22,22 +25,14 @@ class Mixed(Sequential):
 
     def step(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
         """One step on all of them; if it has no finite outcome, one for each."""
-        sound: list[ClientBatch] = []
-        results: dict[str, StepResult | RefusedInput] = {}
-        for batch in batches:
-            try:
-                require_bounded(batch.activation)
-                sound.append(batch)
-            except RefusedInput as error:
-                results[batch.client_id] = error
-        taken = self._together(sound) if sound else []
-        results |= {b.client_id: result for b, result in zip(sound, taken, strict=True)}
-        return [results[batch.client_id] for batch in batches]
+        return all_at_once(self._together, one_by_one(self._entering, batches))
 
-    def _together(self, batches: Sequence[ClientBatch]) -> Sequence[StepResult | RefusedInput]:
-        entries = [
-            Entry(b.activation, b.labels, self._cuts[b.client_id], b.offsets) for b in batches
-        ]
+    def _entering(self, batch: ClientBatch) -> _Entering:
+        cut_layer = self._cuts[batch.client_id]
+        return batch, Entry.of(batch.activation, batch.labels, cut_layer, batch.offsets)
+
+    def _together(self, entering: Sequence[_Entering]) -> Sequence[StepResult | RefusedInput]:
+        batches, entries = zip(*entering, strict=True)
         furthest = max((b.at for b in batches), key=lambda at: (at.round, at.step / at.steps))
         try:
             return self._suffix.train_together(entries, furthest)
@@ -49,8 +44,7 @@ class Mixed(Sequential):
         """The shared layers that clients hold too, as a copy of each client that is cut before."""
         if not self._plan.averages_clients or not self._cuts:
             return {}
-        deepest = max(self._cuts.values())
-        shared = {k: state for k, state in self._suffix.states().items() if k <= deepest}
+        shared = self._suffix.states(last=max(self._cuts.values()))
         return {
             client_id: {k: state for k, state in shared.items() if k > cut_layer}
             for client_id, cut_layer in self._cuts.items()
