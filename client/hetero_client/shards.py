@@ -38,25 +38,20 @@ def load_shard(
         SettingsError: The data set is missing, unreadable, too small, or has another number of
             classes, or it can not be dealt out like this.
     """
-    source = _open(settings.dataset, settings.data_dir, plan, "train")
-    train, _ = _divide(source, settings, plan, index, count, cuts)
-    least = math.ceil(plan.batch_size / (1 - settings.validation))
-    if len(train) < plan.batch_size and least <= len(source.labels) // count:
-        log.warning(
-            "shard %d/%d has %d images to train on, less than a batch: with --min-shard %d, on all "
-            "clients alike, it would be filled up from the largest",
-            *(index + 1, count, len(train), least),
-        )
-    return _decode(source, train, plan)
+    return _Dealt(settings, plan, count, cuts).trained_on(index)
+
+
+def load_shards(settings: DataSettings, plan: Plan, cuts: Sequence[int]) -> list[Shard]:
+    """Those of all clients, who have these cut layers; raises what `load_shard` does."""
+    dealt = _Dealt(settings, plan, len(cuts), cuts)
+    return [dealt.trained_on(index) for index in range(len(cuts))]
 
 
 def load_validation(
     settings: DataSettings, plan: Plan, index: int, count: int, cuts: Sequence[int] = ()
 ) -> Shard:
     """What is held out of that shard; takes and raises what `load_shard` does."""
-    source = _open(settings.dataset, settings.data_dir, plan, "train")
-    _, validation = _divide(source, settings, plan, index, count, cuts)
-    return _decode(source, validation, plan)
+    return _Dealt(settings, plan, count, cuts).held_out(index)
 
 
 def load_test(dataset: str, data_dir: Path, plan: Plan) -> Shard:
@@ -88,16 +83,32 @@ def hold_out(shard: Indices, share: float, seed: int) -> tuple[Indices, Indices]
     return shard[~held_out], shard[held_out]
 
 
-def _divide(
-    source: ImageSource,
-    settings: DataSettings,
-    plan: Plan,
-    index: int,
-    count: int,
-    cuts: Sequence[int],
-) -> tuple[Indices, Indices]:
-    shards = deal(source.labels, count, settings.dealing(), plan.seed, cuts)
-    return hold_out(shards[index], settings.validation, plan.seed)
+class _Dealt:
+    """The training images, dealt out to all clients."""
+
+    def __init__(self, settings: DataSettings, plan: Plan, count: int, cuts: Sequence[int]) -> None:
+        self._settings, self._plan = settings, plan
+        self._source = _open(settings.dataset, settings.data_dir, plan, "train")
+        self._shards = deal(self._source.labels, count, settings.dealing(), plan.seed, cuts)
+
+    def trained_on(self, index: int) -> Shard:
+        train, _ = self._divided(index)
+        count, batch_size = len(self._shards), self._plan.batch_size
+        least = math.ceil(batch_size / (1 - self._settings.validation))
+        if len(train) < batch_size and least <= len(self._source.labels) // count:
+            log.warning(
+                "shard %d/%d has %d images to train on, less than a batch: with --min-shard %d, on "
+                "all clients alike, it would be filled up from the largest",
+                *(index + 1, count, len(train), least),
+            )
+        return _decode(self._source, train, self._plan)
+
+    def held_out(self, index: int) -> Shard:
+        _, validation = self._divided(index)
+        return _decode(self._source, validation, self._plan)
+
+    def _divided(self, index: int) -> tuple[Indices, Indices]:
+        return hold_out(self._shards[index], self._settings.validation, self._plan.seed)
 
 
 def _open(dataset: str, data_dir: Path, plan: Plan, split: Split) -> ImageSource:

@@ -12,7 +12,7 @@ from functools import partial
 
 from torch import nn
 
-from hetero_client.shards import load_shard, load_test
+from hetero_client.shards import load_shards, load_test
 from hetero_common.aggregation import cross_layer_average
 from hetero_common.compute import Compute, seeded
 from hetero_common.exits import build_exit
@@ -53,9 +53,9 @@ def _prepare(
     kinds: dict[str, tuple[Callable[[Plan], nn.Sequential], dict[str, int]]],
 ) -> Training:
     """Train one kind of model after another; each has a file, and fields that name it in events."""
-    plan, count = settings.plan(), settings.clients
+    plan = settings.plan()
     compute = Compute(settings.device, plan.precision)
-    shards = [load_shard(settings, plan, index, count, settings.cuts()) for index in range(count)]
+    shards = load_shards(settings, plan, settings.cuts())
     test = load_test(settings.dataset, settings.data_dir, plan)
 
     def run(run_dir: RunDir, observe: Observer) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hetero_client.device_model import DeviceModel
-from hetero_client.shards import load_shard, load_test
+from hetero_client.shards import load_shards, load_test
 from hetero_client.trainer import Shard, Trainer
 from hetero_common.compute import Compute
 from hetero_common.rundir import RunDir
@@ -37,14 +37,14 @@ class _Device:
 
 def prepare(settings: SimulationSettings) -> Training:
     """The devices of the split run, each with the initial weights that it would pull."""
-    plan, count = settings.plan(), settings.clients
+    plan = settings.plan()
     initial = InitialModel(plan).weights
     shared = SharedWeights(initial.layers, initial.exits, plan.exit_layers)
     test = load_test(settings.dataset, settings.data_dir, plan)
     devices = []
-    for index, cut_layer in enumerate(settings.cuts()):
-        client_id = f"client-{index + 1}"
-        shard = load_shard(settings, plan, index, count, settings.cuts())
+    shards = load_shards(settings, plan, settings.cuts())
+    for number, (cut_layer, shard) in enumerate(zip(settings.cuts(), shards, strict=True), start=1):
+        client_id = f"client-{number}"
         model = DeviceModel(plan, cut_layer, Compute(settings.device, plan.precision))
         model.load(shared.for_cut(cut_layer))
         steps = plan.steps_for(len(shard.labels))

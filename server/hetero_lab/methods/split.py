@@ -5,10 +5,9 @@ from __future__ import annotations
 from rich.console import Console
 
 from hetero_client.device_model import DeviceModel
-from hetero_client.shards import load_shard, load_test
+from hetero_client.shards import load_shards, load_test
 from hetero_client.trainer import Trainer
 from hetero_common.compute import Compute
-from hetero_common.logit_adjustment import prior_counts
 from hetero_common.rundir import MODEL_FILE, RunDir
 from hetero_lab.methods.base import Training
 from hetero_lab.settings import SimulationSettings
@@ -24,7 +23,7 @@ def prepare(settings: SimulationSettings) -> Training:
     plan, count = settings.plan(), settings.clients
     initial, compute = InitialModel(plan), Compute(settings.device, settings.precision)
     test = load_test(settings.dataset, settings.data_dir, plan)
-    shards = [load_shard(settings, plan, index, count, settings.cuts()) for index in range(count)]
+    shards = load_shards(settings, plan, settings.cuts())
     models = [DeviceModel(plan, cut_layer, compute) for cut_layer in settings.cuts()]
 
     def run(run_dir: RunDir, observe: Observer) -> None:
@@ -32,11 +31,11 @@ def prepare(settings: SimulationSettings) -> Training:
         clients = []
         for number, (model, shard) in enumerate(zip(models, shards, strict=True), start=1):
             client_id = f"client-{number}"
-            counts = prior_counts(plan, shard.labels)
+            size = len(shard.labels)
+            trainer = Trainer(plan, client_id, model, shard, plan.steps_for(size))
             member = engine.register(
-                client_id, model.cut_layer, len(shard.labels), class_counts=counts
+                client_id, model.cut_layer, size, class_counts=trainer.class_counts
             )
-            trainer = Trainer(plan, client_id, model, shard, member.steps)
             clients.append(
                 SimulatedClient(
                     engine,
