@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hetero_common import onednn
 from hetero_common.errors import NonFinite, SettingsError
 from hetero_common.plan import Plan, StepAt
 from hetero_common.sampling import derive_seed
@@ -32,6 +33,8 @@ class Compute:
 
     def adopt(self, module: nn.Module) -> nn.Module:
         """Move a module here, in the memory format that convolutions are fastest in."""
+        if self.device.type == "cpu":
+            onednn.avoid_overrun(module)
         return module.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def place(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -44,17 +44,17 @@ class Plan(
     """cifar10, cifar100, stl10, digits, imagenet, or mean and deviation as r,g,b/r,g,b."""
     augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
     """Random crop after padding by an eighth of the side, and horizontal flips."""
-    batch_size: int = Field(32, ge=2)
-    """Images per mini-batch."""
-    rounds: int = Field(200, ge=1)
+    batch_size: int = Field(8, ge=2)
+    """Images per mini-batch of a client; with mixed, a step of the server has those of all."""
+    rounds: int = Field(5000, ge=1)
     """Rounds until the run ends."""
-    steps_per_round: int = Field(8, ge=0)
+    steps_per_round: int = Field(1, ge=0)
     """Mini-batches per client and round; 0: one pass over the client's shard."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """SGD with Nesterov momentum, or Adam; the same on both sides."""
-    client_lr: float = Field(0.05, gt=0)
+    client_lr: float = Field(0.1, gt=0)
     """Learning rate of prefix and exit head."""
-    server_lr: float = Field(0.05, gt=0)
+    server_lr: float = Field(0.1, gt=0)
     """Learning rate of the server's layers."""
     lr_schedule: Literal["constant", "cosine"] = "cosine"
     """Cosine falls to zero over the rounds of the run."""
@@ -65,10 +65,10 @@ class Plan(
     grad_clip: float = Field(20.0, ge=0)
     """Largest norm of one step's gradient, per side; longer ones are scaled down to it. Honest
     training hardly ever meets the default; 0: no limit."""
-    exits: str = "last"
+    exits: str = "3,4,5"
     """Where a client has exits beside the one after its cut layer: nowhere (last), after each layer
     of its prefix (all), or after these layers of it, such as 3,4,5."""
-    exit_head: ExitHeadKind = "linear"
+    exit_head: ExitHeadKind = "conv"
     """What an exit sees: one number per channel, 4x4 per channel, or a separable convolution."""
     exit_weight: float = Field(1.0, ge=0)
     """Weight of the exit's loss on the client; 0 only makes sense with gradient feedback."""

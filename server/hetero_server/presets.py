@@ -12,6 +12,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     # gradient from the server, no aggregation among clients, that of the server's layers now and
     # then. What is not known of it has the values that were usual where it was compared.
     "paper": {
+        "strategy": "sequential",
+        "order": "arrival",
         "exits": "last",
         "exit_head": "linear",
         "feedback": "none",

@@ -21,11 +21,11 @@ class StrategySettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     preset: Literal["default", "paper"] = "default"
     """Where the settings of the method start from: their defaults, or the plain method of the
     paper."""
-    strategy: Literal["sequential", "averaging", "mixed"] = "sequential"
+    strategy: Literal["sequential", "averaging", "mixed"] = "mixed"
     """One shared server model, that takes the clients' batches one after another; a replica per
     client, averaged layer by layer; or one shared model that takes the batches of several clients
     in one step, and is averaged with the clients' copies of its layers."""
-    order: Literal["arrival", "interleaved", "relay"] = "arrival"
+    order: Literal["arrival", "interleaved", "relay"] = "interleaved"
     """Order of the clients' batches: as they come, step by step in a seeded order, or one client
     after another within a round. The last two make a run repeatable bit for bit with sequential;
     averaging is so in any order. With mixed: what is there when the server is free, or everybody's

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from chaos.conftest import Launch, Process
 
 ROUNDS = 2
-AGREED = (*SMALL, "--batch-size", str(BATCH), "--steps-per-round", str(STEPS))
+AGREED = (
+    *(*SMALL, "--batch-size", str(BATCH), "--steps-per-round", str(STEPS)),
+    *("--strategy", "sequential", "--order", "arrival"),
+)
 HEALTHY_SECONDS = 1.0
 """In which a health check is answered, whatever the load."""
 

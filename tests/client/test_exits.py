@@ -26,6 +26,7 @@ def test_every_head_takes_every_activation(kind: ExitHeadKind, shape: tuple[int,
 
 @pytest.mark.parametrize("kind", ["grid", "conv"])
 def test_the_richer_heads_see_where_something_is(kind: ExitHeadKind) -> None:
+    torch.manual_seed(0)
     head = build_exit(kind, (2, 8, 8), 3).eval()
     spot, moved = torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8)
     spot[0, 0, 1, 1] = moved[0, 0, 6, 1] = 100.0

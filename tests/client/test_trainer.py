@@ -38,6 +38,7 @@ PLAN = Plan(
     rounds=3,
     steps_per_round=4,
     client_aggregation="none",
+    exit_head="linear",
     seed=7,
 )
 CUT = 2

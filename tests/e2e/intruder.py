@@ -23,7 +23,11 @@ SECONDS = 200
 """Guard against a call that is never answered; DEADLINE_EXCEEDED is no expected status."""
 CUT, SHAPE, BATCH, STEPS = 2, (4, 4, 4), 8, 3
 DATA = ("--dataset", "digits", "--eval-samples", "50")
-AGREED = (*SMALL, "--batch-size", str(BATCH), "--rounds", "2", "--steps-per-round", str(STEPS))
+AGREED = (
+    *(*SMALL, "--batch-size", str(BATCH), "--rounds", "2", "--steps-per-round", str(STEPS)),
+    # What one client sends is not to wait for another's.
+    *("--strategy", "sequential", "--order", "arrival"),
+)
 
 
 class Garbage:

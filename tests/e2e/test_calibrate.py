@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 HELD_OUT = 215  # 30 % of the 717 images of the shard
 MODEL = (
     *("--model", "tinycnn", "--width", "8", "--image-size", "8", "--normalization", "digits"),
-    *("--augment", "none", "--rounds", "12", "--order", "interleaved"),
+    *("--augment", "none", "--rounds", "100", "--lr-schedule", "constant"),
 )
 
 

@@ -164,7 +164,7 @@ def test_all_sides_record_the_same_plan(run: Run) -> None:
 def test_settings_are_recorded_as_resolved(run: Run) -> None:
     server = yaml.safe_load((run.server / SETTINGS_FILE).read_text())
     assert (server["strategy"], server["clients"]) == ("sequential", 2), "from flags"
-    assert (server["order"], server["threads"]) == ("arrival", 1), "by default"
+    assert (server["order"], server["threads"]) == ("interleaved", 1), "by default"
     client = yaml.safe_load((run.clients["late"] / SETTINGS_FILE).read_text())
     assert (client["cut_layer"], client["client_id"], client["shard"]) == (4, "late", "2/2")
 
@@ -220,8 +220,8 @@ def test_weights_are_left_on_both_sides(run: Run) -> None:
     weights, metadata = read_file(run.server / MODEL_FILE)
     assert metadata["fingerprint"] == fingerprint(model, 8)
     assert sorted(weights.layers) == [1, 2, 3, 4, 5, 6]
-    assert sorted(weights.exits) == [2, 4]
-    for client, cut_layer in (("early", 2), ("late", 4)):
+    assert sorted(weights.exits) == [2, 3, 4]
+    for client, cut_layer, exits in (("early", 2, [2]), ("late", 4, [3, 4])):
         own, metadata = read_file(run.clients[client] / MODEL_FILE)
         assert (metadata["cut_layer"], metadata["fingerprint"]) == (
             str(cut_layer),
@@ -229,7 +229,7 @@ def test_weights_are_left_on_both_sides(run: Run) -> None:
         )
         assert json.loads(metadata["classes"]) == list("0123456789")
         assert sorted(own.layers) == list(range(1, cut_layer + 1))
-        assert list(own.exits) == [cut_layer]
+        assert sorted(own.exits) == exits
 
 
 # --- what needs no run ----------------------------------------------------------------------------

@@ -31,7 +31,8 @@ NAME = "saboteur"
 ROWS, SHAPE = 32, (8, 16, 16)
 AGREED = (
     *("--model", "resnet18", "--width", "8", "--image-size", "16", "--normalization", "digits"),
-    *("--augment", "none", "--rounds", "10", "--order", "interleaved", "--client-lr", "0.1"),
+    *("--augment", "none", "--rounds", "10", "--strategy", "sequential", "--exit-head", "linear"),
+    *("--batch-size", "32", "--steps-per-round", "8", "--server-lr", "0.05"),
 )
 DATA = ("--dataset", "digits")
 CUTS = (3, 5)

@@ -28,6 +28,8 @@ MODEL = (
 )
 
 RUNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    # The default preset, whose rounds are of one step.
+    "defaults": (("--rounds", "12", "--eval-every", "6"), ()),
     # Seven steps a round: more than the four batches that a client may have under way.
     "interleaved": (
         (

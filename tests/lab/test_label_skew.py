@@ -14,7 +14,8 @@ SKEWED = (
     *("--dataset", "digits", "--normalization", "digits", "--image-size", "8", "--augment", "none"),
     *("--model", "tinycnn", "--width", "8", "--batch-size", "16", "--rounds", "20"),
     *("--steps-per-round", "6", "--clients", "6", "--cut-layers", "2,3,4", "--cut-skew", "0.9"),
-    *("--client-lr", "0.1", "--server-lr", "0.1", "--order", "interleaved"),
+    *("--client-lr", "0.1", "--server-lr", "0.1", "--strategy", "sequential"),
+    *("--exits", "last", "--exit-head", "linear"),
 )
 
 

@@ -70,7 +70,7 @@ def train_undivided(plan: Plan, train: Shard, name: str) -> nn.Sequential:
     """The whole model in one plain loop, on the batches of the client of this name."""
     initial = InitialModel(plan)
     model = nn.Sequential(*initial.fresh(0).values())
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    Compute().adopt(model)
     parameters = list(model.parameters())
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.dim() > 1]},
@@ -171,7 +171,7 @@ def test_with_one_client_both_strategies_are_equal_bit_for_bit(simulate: Simulat
             assert theirs == ours != []
 
 
-BASELINE = ("--order", "interleaved", "--client-aggregation", "none")
+BASELINE = ("--strategy", "sequential", "--client-aggregation", "none")
 
 
 @pytest.fixture(scope="module")
@@ -186,11 +186,12 @@ def baseline(simulate: Simulate) -> Path:
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--order", "interleaved"),
-        ("--order", "relay"),
+        ("--strategy", "sequential"),
+        ("--strategy", "sequential", "--order", "relay"),
         ("--strategy", "averaging"),
+        (),
     ],
-    ids=["interleaved", "relay", "averaging"],
+    ids=["interleaved", "relay", "averaging", "defaults"],
 )
 def test_a_run_is_a_function_of_its_settings(simulate: Simulate, flags: tuple[str, ...]) -> None:
     first, again = simulate(*SMALL, *flags), simulate(*SMALL, *flags)
@@ -244,13 +245,14 @@ def run_registering_in(order: Sequence[int], *flags: str) -> tuple[Engine, dict[
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--order", "interleaved"),
-        ("--order", "interleaved", "--feedback", "gradient", "--grad-clip", "0.5"),
-        ("--order", "relay", "--grad-clip", "0.5", "--rounds", "4"),
+        (),
+        ("--strategy", "sequential"),
+        ("--strategy", "sequential", "--feedback", "gradient", "--grad-clip", "0.5"),
+        ("--strategy", "sequential", "--order", "relay", "--grad-clip", "0.5", "--rounds", "4"),
         ("--strategy", "averaging", "--partition", "dirichlet", "--grad-clip", "0.5"),
-        ("--order", "interleaved", "--model", f"{__name__}:dropout_model"),
+        ("--strategy", "sequential", "--model", f"{__name__}:dropout_model"),
     ],
-    ids=["interleaved", "gradient", "relay", "averaging", "dropout"],
+    ids=["defaults", "interleaved", "gradient", "relay", "averaging", "dropout"],
 )
 def test_it_makes_no_difference_in_which_order_clients_come(flags: tuple[str, ...]) -> None:
     """Networked clients register in any order; their run must equal the simulated one."""
@@ -290,7 +292,7 @@ def test_one_pass_over_shards_of_unequal_size(
 
 
 def test_more_clients_than_cut_layers_share_them_in_turn(simulate: Simulate) -> None:
-    run = simulate(*SMALL, "--clients", "5", "--cut-layers", "2,4", "--strategy", "averaging")
+    run = simulate(*SMALL, "--clients", "5", "--cut-layers", "2,4", "--exits", "last")
     assert [e["cut_layer"] for e in events(run, "joined")] == [2, 4, 2, 4, 2]
     whole = load_file(run / MODEL_FILE)
     assert {name.split(".")[1] for name in whole if name.startswith("layers")} == set("123456")

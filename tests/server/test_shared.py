@@ -39,7 +39,7 @@ TAKEN: dict[str, tuple[str, Change]] = {
     "fifty times the weights": ("layers.1.conv.weight", lambda tensor: 50 * tensor),
     "a bias that began at 0": ("layers.1.bn.bias", of_rms(9.9)),
     "a scale that began at 1": ("layers.2.bn.weight", of_rms(99.0)),
-    "an exit": ("exits.2.linear.bias", of_rms(5.0)),
+    "an exit": ("exits.2.head.linear.bias", of_rms(5.0)),
     "a large mean": ("layers.1.bn.running_mean", of_rms(-6e4)),
     "a large variance": ("layers.1.bn.running_var", of_rms(6e4**2)),
     "no variance": ("layers.1.bn.running_var", torch.zeros_like),
@@ -62,7 +62,11 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
         "the RMS of layers.1.bn.bias is 10.1, and at most 10 is taken: lower the client's "
         "learning rate",
     ),
-    "an absurd exit": ("exits.2.linear.weight", of_rms(-1e3), "the RMS of exits.2.linear.weight"),
+    "an absurd exit": (
+        "exits.2.head.linear.weight",
+        of_rms(-1e3),
+        "the RMS of exits.2.head.linear.weight",
+    ),
     "an absurd mean": ("layers.1.bn.running_mean", of_rms(7e4), "and at most 6.55e+04 is taken"),
     "an absurd variance": ("layers.1.bn.running_var", of_rms(7e4**2), "at most 6.55e+04 is taken"),
     "a negative variance": (

@@ -43,7 +43,7 @@ def test_a_simulated_run_is_read_exactly(simulated: Path) -> None:
     assert run.name == f"{simulated.parent.name}/run"
     assert (run.source, run.method, run.plan) == (
         Source.SIMULATOR,
-        "sequential",
+        "mixed",
         read_plan(simulated),
     )
     assert run.versions == {"hetero-splitee": __version__, "torch": torch.__version__}
@@ -92,7 +92,7 @@ def test_every_method_is_read(method: str, simulate: Simulate) -> None:
     cuts = ("--cut-layers", "2,4" if method == "fedavg-prefix" else "3")
     run = read_run(simulate(*SMALL, "--clients", "2", *cuts, "--method", method))
     assert (run.method, run.is_finished, run.rounds) == (
-        "sequential" if method == "split" else method,
+        "mixed" if method == "split" else method,
         True,
         2,
     )
