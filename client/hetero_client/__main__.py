@@ -16,6 +16,7 @@ from rich.console import Console
 
 from hetero_client.cuts import cut_table, render
 from hetero_client.device_model import DeviceModel
+from hetero_client.keeping import Keeping
 from hetero_client.participation import Identity, Participation
 from hetero_client.progress import Progress
 from hetero_client.settings import ClientSettings
@@ -110,7 +111,11 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
             threshold=settings.threshold,
             eval_samples=settings.eval_samples,
             run_dir=run_dir,
-            store=CheckpointStore(run_dir.path / CHECKPOINTS, status.run_id, model.fingerprint),
+            keeping=Keeping(
+                CheckpointStore(run_dir.path / CHECKPOINTS, status.run_id, model.fingerprint),
+                # What is not averaged, nobody else has.
+                settings.checkpoint_seconds if plan.averages_clients else 0.0,
+            ),
             progress=progress,
         ).run()
         metadata = {

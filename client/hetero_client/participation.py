@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
 from hetero_client.evaluation import evaluate
 from hetero_client.journal import JOURNAL_FILE, FeedbackJournal
+from hetero_client.keeping import Keeping
 from hetero_client.progress import Progress
 from hetero_client.retrying import pauses
 from hetero_client.trainer import Sent, Shard, Trainer
 from hetero_client.transport import Registration, ServerLink
-from hetero_common.checkpoints import Checkpoint, CheckpointStore
+from hetero_common.checkpoints import Checkpoint
 from hetero_common.control import Evaluate, Finish, StartRound
 from hetero_common.errors import HeteroError, Mismatch, ServerUnreachable, UnknownSession
 from hetero_common.plan import Plan
@@ -64,7 +65,7 @@ class Participation:
         threshold: Largest normalized entropy that the exit may answer at.
         eval_samples: Test images of an evaluation before the last one.
         run_dir: Where metrics go.
-        store: Keeps the state at the end of each round.
+        keeping: Holds the states at the ends of rounds.
         progress: Who watches.
     """
 
@@ -79,7 +80,7 @@ class Participation:
         threshold: float,
         eval_samples: int,
         run_dir: RunDir,
-        store: CheckpointStore,
+        keeping: Keeping,
         progress: Progress,
     ) -> None:
         self._plan = plan
@@ -90,7 +91,7 @@ class Participation:
         self._threshold = threshold
         self._eval_samples = eval_samples
         self._run_dir = run_dir
-        self._store = store
+        self._keeping = keeping
         self._progress = progress
         self._journal: FeedbackJournal | None = None
         if plan.feedback != "none":
@@ -104,6 +105,12 @@ class Participation:
         Raises:
             HeteroError: The server sent this client away, or stayed away for too long.
         """
+        try:
+            self._take_part()
+        finally:
+            self._write_down(self._keeping.flush)
+
+    def _take_part(self) -> None:
         self._join()
         while True:
             try:
@@ -128,7 +135,7 @@ class Participation:
         hold that any more, so the next registration does without.
         """
         while True:
-            held = self._store.rounds()
+            held = self._keeping.rounds()
             base = self._register(held).base_round
             if base is None:
                 self._start_anew()
@@ -161,7 +168,7 @@ class Participation:
 
     def _restore(self, base: int) -> bool:
         """Go back to the end of a round; False if there is no good checkpoint of it any more."""
-        checkpoint = self._store.load(base)
+        checkpoint = self._keeping.load(base)
         if checkpoint is None:
             return False
         log.info("going on from the end of round %d", base + 1)
@@ -223,7 +230,7 @@ class Participation:
         if start.pull_state:
             self._trainer.model.load(self._link.pull_state())
         if self._base is None:
-            self._save(start.round - 1)
+            self._save(start.round - 1, asked=True)
         self._trainer.begin_round()
         self._underway = _Underway(start.round, self._first_to_send(start))
         return self._underway
@@ -267,23 +274,28 @@ class Participation:
     def _finish_round(self, start: StartRound) -> None:
         if start.push_state:
             self._link.push_state(start.round, self._trainer.model.weights())
-        self._save(start.round)  # before the report: after it, the server may count on it
+        # Before the report: after it, the server may count on it.
+        self._save(start.round, asked=start.save)
         report = self._trainer.round_done(start.round)
         self._link.report(report)
         self._underway = None
-        self._store.prune(start.keep_from)
+        self._keeping.prune(start.keep_from)
         self._run_dir.event("round", **self._link.traffic(), **asdict(report))
         self._progress.round_done(report)
 
-    def _save(self, round_: int) -> None:
+    def _save(self, round_: int, *, asked: bool) -> None:
         self._base = round_
+        state = Checkpoint(round_, self._trainer.checkpoint())
+        self._write_down(lambda: self._keeping.keep(state, asked=asked))
+
+    def _write_down(self, write: Callable[[], None]) -> None:
         try:
-            self._store.write(Checkpoint(round_, self._trainer.checkpoint()))
+            write()
         except OSError as error:
             log.warning(
                 "the state at the end of round %d could not be kept (%s): training goes on, but "
                 "could not go on from there after a restart",
-                round_ + 1,
+                (self._base or 0) + 1,
                 error.strerror,
             )
 

@@ -150,6 +150,10 @@ class ClientSettings(Settings, DataSettings, ModelExpectation, CredentialSetting
     hetero-sim. Only --cut-skew needs them."""
     connect_timeout: float = Field(60.0, gt=0)
     """Seconds to wait for a server that does not answer yet."""
+    checkpoint_seconds: float = Field(10.0, ge=0)
+    """Seconds between states that are kept on the disk, at least, beside those that the server asks
+    for; 0: one at the end of each round. What is lost where this process dies is the optimizer's
+    state, and the weights if nobody averages them."""
     list_cuts: bool = False
     """Print what each cut layer costs, and stop."""
 

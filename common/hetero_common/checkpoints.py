@@ -95,6 +95,12 @@ class CheckpointStore:
         """The newest good checkpoint; of those that are not good, a warning says so."""
         return next(self._good(), None)
 
+    def remove(self, round_: int) -> None:
+        """Delete the checkpoint of a round, if there is one."""
+        for of, path in self._files():
+            if of == round_:
+                self._delete(path)
+
     def prune(self, keep_from: int) -> None:
         """Delete the checkpoints of all rounds before `keep_from`."""
         for round_, path in self._files():

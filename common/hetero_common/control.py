@@ -14,7 +14,9 @@ class StartRound:
 
     Attributes:
         first_step: Steps below have arrived: they are trained, but not sent again.
-        keep_from: The end of a round before this one will never be asked for.
+        keep_from: The end of a round before this one will never be asked for, that of one in
+            between only if it was saved.
+        save: The end of this round has to be found again after a restart.
     """
 
     round: int
@@ -23,6 +25,7 @@ class StartRound:
     push_state: bool
     first_step: int = 0
     keep_from: int = 0
+    save: bool = False
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def _begin(settings: ServerSettings, initial: InitialModel, run_dir: RunDir, run
         clients=settings.clients,
         credits=settings.credits,
         observe=run_dir.event,
-        saving=Saving(store, settings.checkpoint_every),
+        saving=Saving(store, settings.checkpoint_every, settings.checkpoint_seconds),
     )
     engine.begin(store.newest() if settings.resume else None)
     return engine

@@ -318,10 +318,10 @@ class Engine:
         members = self.roster.gather()
         self.phase = Phase.TRAINING if members else Phase.WAITING
         push = self.plan.pushes_after(self.round)
+        keep_from, save = self._saving.begin(self.round, self.plan) if self._saving else (0, False)
         for member in members:
-            keep_from = self._saving.keep_from if self._saving else 0
             member.begin_round(
-                StartRound(self.round, member.steps, member.needs_pull, push, keep_from=keep_from)
+                StartRound(self.round, member.steps, member.needs_pull, push, 0, keep_from, save)
             )
             self._tell(member, MemberState.TRAINING, member.start)
 
@@ -368,7 +368,7 @@ class Engine:
         self.model = result.model
         for member in participants if result.aggregated else ():
             member.pending_samples = 0
-        if self._saving is not None and self._saving.is_due(self.round, self.plan):
+        if self._saving is not None and self._saving.is_due:
             self._errands.append(
                 save_work(self.round, participants, self.shared, self.model, self._quarantine.held)
             )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,21 +35,41 @@ class Saving:
 
     Args:
         store: Takes the checkpoints.
-        every: Rounds between them; the last round always has one.
+        every: Rounds between them, at least; the last round always has one.
+        seconds: Between them, at least.
+        clock: Seconds from any origin.
     """
 
-    def __init__(self, store: CheckpointStore, every: int) -> None:
+    def __init__(
+        self,
+        store: CheckpointStore,
+        every: int = 1,
+        seconds: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._every = every
+        self._seconds = seconds
+        self._clock = clock
+        self._saved = clock()
+        self.is_due = False
+        """Whether the end of the round under way is saved."""
         self.keep_from = store.keep_newest(_KEPT)
         """Round of the oldest checkpoint that the run can be resumed from."""
 
-    def is_due(self, round_: int, plan: Plan) -> bool:
-        """Whether the end of this round is saved."""
-        return (round_ + 1) % self._every == 0 or plan.is_last(round_)
+    def begin(self, round_: int, plan: Plan) -> tuple[int, bool]:
+        """A round starts: what its clients have to keep.
+
+        Returns:
+            The oldest round that the run can be resumed from, and whether it can from this one.
+        """
+        long_ago = self._clock() - self._saved >= self._seconds
+        self.is_due = plan.is_last(round_) or (long_ago and (round_ + 1) % self._every == 0)
+        return self.keep_from, self.is_due
 
     def save(self, work: SaveWork, strategy: Strategy) -> Saved:
         """Write a checkpoint; one that can not be written is no reason to stop training."""
+        self._saved = self._clock()
         tensors = dict(work.tensors) | nested("strategy", strategy.checkpoint())
         try:
             self._store.write(Checkpoint(work.round, tensors, work.record))

@@ -91,8 +91,10 @@ class ServerSettings(Settings, StrategySettings, LimitSettings, Plan, frozen=Tru
     resume: Path | None = None
     """Go on with the run of this directory from its last checkpoint. Its settings hold unless given
     anew; the agreement stays as it is."""
-    checkpoint_every: int = Field(5, ge=1)
-    """Rounds between checkpoints; the last round always has one."""
+    checkpoint_every: int = Field(1, ge=1)
+    """Rounds between checkpoints, at least; the last round always has one."""
+    checkpoint_seconds: float = Field(60.0, ge=0)
+    """Seconds between checkpoints, at least: what may be lost where the server dies."""
     patience: float = Field(60.0, gt=0)
     """Seconds that a round always waits for clients that are missing, silent or slow; longer where
     rounds usually last longer."""

@@ -27,6 +27,8 @@ MODEL = (
 )
 AGREED = (*MODEL, "--rounds", str(ROUNDS), "--order", "interleaved", "--eval-every", "9")
 DATA = ("--dataset", "digits", "--eval-samples", "50")
+AT_ONCE = ("--checkpoint-seconds", "0")
+"""What is kept does not depend on how fast the machine is."""
 
 Reach = Callable[[str, int], str]
 """(address of the server, number of a client) -> the address at which it looks for the server."""
@@ -84,7 +86,8 @@ class Fleet:
         self._client_flags = client_flags
         self.server = self._start(
             *("hetero-server", "--clients", "3", "--run-dir", str(self.run)),
-            *("--listen", "127.0.0.1:0", "--checkpoint-every", "3", *agreed, *server_flags),
+            *("--listen", "127.0.0.1:0", "--checkpoint-every", "3", *AT_ONCE),
+            *(*agreed, *server_flags),
         )
         self.address = self.server.address
         self._reached = {n: reach(self.address, n) for n in (1, 2, 3)}
@@ -115,7 +118,8 @@ class Fleet:
             *("hetero-client", "--server", self._reached[number]),
             *("--cut-layer", str(CUTS[number - 1]), "--shard", f"{number}/3"),
             *("--client-id", f"client-{number}"),
-            *("--run-dir", str(self.folder / f"client-{number}"), *DATA, *self._client_flags),
+            *("--run-dir", str(self.folder / f"client-{number}"), *AT_ONCE, *DATA),
+            *self._client_flags,
         )
 
     def _start(self, script: str, *flags: str) -> Process:

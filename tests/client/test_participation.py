@@ -10,13 +10,14 @@ from unittest.mock import Mock, create_autospec
 import pytest
 import torch
 
+from hetero_client.keeping import Keeping
 from hetero_client.participation import Identity, Participation
 from hetero_client.progress import Progress
 from hetero_client.trainer import Shard, Trainer
 from hetero_client.transport import Registration, ServerLink
 from hetero_common.checkpoints import Checkpoint, CheckpointStore
-from hetero_common.control import Directive, Finish, StartRound
-from hetero_common.errors import Mismatch, UnknownSession
+from hetero_common.control import Directive, Finish, RoundDone, StartRound
+from hetero_common.errors import Mismatch, ServerUnreachable, UnknownSession
 from hetero_common.plan import Plan
 from hetero_common.rundir import RunDir
 
@@ -27,11 +28,13 @@ class Scene:
     """A client whose server would have it go on from the newest round that it holds.
 
     Attributes:
+        seconds: Between states on the disk.
         held: The rounds that were named at each registration.
         directives: What the server says on its streams, one after the other.
     """
 
     def __init__(self, folder: Path) -> None:
+        self.seconds = 0.0
         self.held: list[list[int]] = []
         self.directives: list[Directive] = [Finish("done")]
         self.link: Mock = create_autospec(ServerLink, instance=True)
@@ -42,6 +45,8 @@ class Scene:
         self.trainer: Mock = create_autospec(Trainer, instance=True)
         self.trainer.model = Mock(cut_layer=2, fingerprint="model")
         self.trainer.class_counts = ()
+        self.trainer.round_done.return_value = RoundDone(3, 0.0, 0.0)
+        self.link.traffic.return_value = {}
         self.trainer.checkpoint.return_value = {"x": torch.zeros(1)}
         self.store = CheckpointStore(folder / "checkpoints", "run", "model")
         for round_ in (1, 2):
@@ -69,7 +74,7 @@ class Scene:
             threshold=0.5,
             eval_samples=10,
             run_dir=run_dir,
-            store=self.store,
+            keeping=Keeping(self.store, self.seconds),
             progress=create_autospec(Progress, instance=True),
         ).run()
 
@@ -127,6 +132,37 @@ def test_a_state_that_turns_out_to_be_damaged_in_a_round_is_done_without(
     scene.play(run_dir)
     assert scene.held == [[1, 2], [1, 2], [1]]
     assert scene.restored() == [2.0, 1.0]
+
+
+def test_a_connection_that_breaks_costs_no_state_that_is_only_in_memory(
+    scene: Scene, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.seconds = 1000.0
+    scene.directives = [StartRound(3, 0, pull_state=False, push_state=False), Finish("done")]
+    breaks = iter((True, False))
+
+    def next_directive() -> Directive:
+        if len(scene.directives) == 1 and next(breaks):
+            assert scene.store.rounds() == [1, 2]
+            raise ServerUnreachable("gone")
+        return scene.directives.pop(0)
+
+    monkeypatch.setattr("random.uniform", lambda low, high: low)  # waits for nothing
+    scene.link.next_directive.side_effect = next_directive
+    scene.link.has_directive = False
+    scene.play(run_dir)
+    assert scene.held == [[1, 2], [1, 2, 3]]
+    assert scene.restored() == [2.0], "it stayed where it was"
+
+
+def test_who_is_stopped_leaves_its_newest_state(scene: Scene, run_dir: RunDir) -> None:
+    scene.seconds = 1000.0
+    start = StartRound(3, 0, pull_state=False, push_state=False)
+    scene.link.next_directive.side_effect = [start, KeyboardInterrupt]
+    scene.link.has_directive = False
+    with pytest.raises(KeyboardInterrupt):
+        scene.play(run_dir)
+    assert scene.store.rounds() == [1, 2, 3]
 
 
 def test_a_round_that_was_not_named_is_refused(scene: Scene, run_dir: RunDir) -> None:

@@ -50,7 +50,7 @@ def test_a_resumed_run_goes_on_with_the_round_after_its_checkpoint(tmp_path: Pat
     back = come_back(other, "a", -1, 0)
     assert back.base == 0
     assert drain(back)[0] == StartRound(
-        1, 2, pull_state=True, push_state=True, keep_from=BEFORE_FIRST
+        1, 2, pull_state=True, push_state=True, keep_from=BEFORE_FIRST, save=True
     )
     come_back(other, "b", 0, cut_layer=2)
     other.round("a", "b")

@@ -569,6 +569,7 @@ class StartRound(google.protobuf.message.Message):
     PUSH_STATE_FIELD_NUMBER: builtins.int
     FIRST_STEP_FIELD_NUMBER: builtins.int
     KEEP_FROM_FIELD_NUMBER: builtins.int
+    SAVE_FIELD_NUMBER: builtins.int
     round: builtins.int
     steps: builtins.int
     pull_state: builtins.bool
@@ -579,6 +580,8 @@ class StartRound(google.protobuf.message.Message):
     """Steps below this one have arrived: train them, but do not send them again."""
     keep_from: builtins.int
     """The server will never ask for the end of a round before this one."""
+    save: builtins.bool
+    """The server keeps the end of this round, and may be resumed from there: keep it too."""
     def __init__(
         self,
         *,
@@ -588,8 +591,9 @@ class StartRound(google.protobuf.message.Message):
         push_state: builtins.bool = ...,
         first_step: builtins.int = ...,
         keep_from: builtins.int = ...,
+        save: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["first_step", b"first_step", "keep_from", b"keep_from", "pull_state", b"pull_state", "push_state", b"push_state", "round", b"round", "steps", b"steps"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["first_step", b"first_step", "keep_from", b"keep_from", "pull_state", b"pull_state", "push_state", b"push_state", "round", b"round", "save", b"save", "steps", b"steps"]) -> None: ...
 
 Global___StartRound: typing_extensions.TypeAlias = StartRound
 
