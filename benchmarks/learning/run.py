@@ -2,9 +2,10 @@
 
 python benchmarks/learning/run.py baselines --zip cifar10.zip
 
-`tables.yaml` says what a table's runs are. A run that is finished is not repeated, so that an
-interrupted table goes on where it stopped. With --tune the test images are not touched: runs are
-tested on training images that none of them trains on.
+`tables.yaml` says what a table's runs are. What was measured is kept in `measured/`; a run that is
+there, of the same settings, is not repeated. So an interrupted table goes on where it stopped, and
+without --zip the table is printed of what there is. With --tune the test images are not touched:
+runs are tested on training images that none of them trains on.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ import argparse
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from records import keep
 from subsets import subset
 
-from hetero_common.settings import load
+from hetero_common.rundir import SETTINGS_FILE
+from hetero_common.settings import as_yaml, load
 from hetero_lab.report.grouping import group
 from hetero_lab.report.reading import read_run
 from hetero_lab.report.records import Run
@@ -30,6 +33,7 @@ from hetero_lab.report.tables import Table, results_table
 from hetero_lab.settings import SimulationSettings
 
 TABLES = Path(__file__).with_name("tables.yaml")
+MEASURED = Path(__file__).with_name("measured")
 
 
 @dataclass(frozen=True)
@@ -38,33 +42,42 @@ class Repetition:
 
     Attributes:
         row: Name of the row in the table.
-        config: Its settings as a file of hetero-sim; beside it is what the run has printed.
-        rounds: How many it has.
-        folder: Its run directory, once it is finished.
+        flags: Of hetero-sim.
+        folder: Its run directory; beside it is what it has printed.
+        record: What is left of it, once it is finished.
     """
 
     row: str
-    config: Path
-    rounds: int
+    flags: Sequence[str]
     folder: Path
+    record: Path
 
     def ensure(self) -> Run:
         """Do it, unless it is finished; what it has recorded."""
-        if not self.folder.exists():
+        if not self.is_measured:
             self._train()
-        return read_run(self.folder)
+        return read_run(self.record)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether there is a record, and of these very settings."""
+        if not self.record.exists():
+            return False
+        held = yaml.safe_load((self.record / SETTINGS_FILE).read_text()) | {"run_dir": None}
+        asked = load(SimulationSettings, self.flags, "hetero-sim")
+        return held == yaml.safe_load(as_yaml(asked)) | {"run_dir": None}
 
     def _train(self) -> None:
-        unfinished = self.folder.with_name(f"{self.folder.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        command = [sys.executable, "-m", "hetero_lab", "--config", str(self.config)]
-        command += ["--rounds", str(self.rounds)]
+        shutil.rmtree(self.folder, ignore_errors=True)
+        # A row's name may have dots in it.
         printed = self.folder.with_name(f"{self.folder.name}.log")
+        printed.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "hetero_lab", *self.flags, "--run-dir", str(self.folder)]
         with printed.open("w") as log:
-            done = subprocess.run([*command, "--run-dir", str(unfinished)], stdout=log, stderr=log)
+            done = subprocess.run(command, stdout=log, stderr=log)
         if done.returncode:
             raise SystemExit(f"{self.folder.name} failed: see {printed}")
-        unfinished.rename(self.folder)
+        keep(self.folder, self.record)
         print(f"{self.folder.name} is done", flush=True)
 
 
@@ -73,6 +86,8 @@ def main() -> None:
     arguments = _arguments()
     described = yaml.safe_load(TABLES.read_text())
     repetitions = list(_repetitions(described, arguments))
+    if arguments.zip is None:
+        repetitions = [each for each in repetitions if each.is_measured]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         runs = list(pool.map(Repetition.ensure, repetitions))
     print(_markdown(results_table(group(runs, [each.row for each in repetitions]))))
@@ -81,7 +96,8 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table", help="a name of tables.yaml")
-    parser.add_argument("--zip", type=Path, required=True, help="the data, as zipped image folder")
+    parser.add_argument("--data", default="cifar10", help="name of the data")
+    parser.add_argument("--zip", type=Path, help="the data, as zipped image folder")
     parser.add_argument("--budget", default="small", help="a name of tables.yaml")
     parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
     parser.add_argument("--rows", default="", help="only these, separated by slashes")
@@ -97,30 +113,32 @@ def _repetitions(
     budget = described["budgets"][arguments.budget]
     rows: Mapping[str, Mapping[str, Any]] = described["tables"][arguments.table]
     chosen = arguments.rows.split("/") if arguments.rows else list(rows)
-    name = f"{arguments.zip.stem}-{arguments.budget}" + ("-tune" if arguments.tune else "")
-    data = subset(
-        arguments.zip,
-        arguments.out / f"{name}.zip",
-        budget["images"],
-        held_out=budget["held_out"] if arguments.tune else 0,
-    )
-    (arguments.out / name).mkdir(parents=True, exist_ok=True)
+    name = f"{arguments.data}-{arguments.budget}" + ("-tune" if arguments.tune else "")
+    data = arguments.out / f"{name}.zip"
+    if arguments.zip is not None:
+        held_out = budget["held_out"] if arguments.tune else 0
+        subset(arguments.zip, data, budget["images"], held_out=held_out)
     for seed in arguments.seeds.split(","):
         for row in chosen:
-            folder = arguments.out / name / f"{row} seed {seed}"
-            config = folder.with_name(f"{folder.name}.yaml")
             own = {**budget["settings"], **rows[row], "seed": int(seed)}
-            own["dataset"] = f"folder:{data.resolve()}"
-            config.write_text(yaml.safe_dump(own, sort_keys=False))
-            settings = load(SimulationSettings, ["--config", str(config)], "hetero-sim")
-            yield Repetition(row, config, _rounds(settings, budget), folder)
+            own |= described["data"][arguments.data] | {"dataset": f"folder:{data}"}
+            run = Path(name, f"{row} seed {seed}")
+            flags = _flags(own | _lengths(own, budget))
+            yield Repetition(row, flags, arguments.out / run, MEASURED / run)
 
 
-def _rounds(settings: SimulationSettings, budget: Mapping[str, Any]) -> int:
-    """So many that each client sees its images `passes` times."""
+def _lengths(own: Mapping[str, Any], budget: Mapping[str, Any]) -> Mapping[str, int]:
+    """So many rounds that each client sees its images `passes` times, and when it is tested."""
+    settings = load(SimulationSettings, _flags(own), "hetero-sim")
     shard = budget["images"] // settings.clients
     steps = int(budget["passes"] * shard) // settings.batch_size
-    return max(1, round(steps / settings.plan().steps_for(shard)))
+    rounds = max(1, round(steps / settings.plan().steps_for(shard)))
+    return {"rounds": rounds, "eval_every": -(-rounds // budget["tests"])}
+
+
+def _flags(settings: Mapping[str, Any]) -> list[str]:
+    named = ((f"--{name.replace('_', '-')}", str(value)) for name, value in settings.items())
+    return [part for pair in named for part in pair]
 
 
 def _markdown(table: Table) -> str:
