@@ -7,7 +7,7 @@ PROTOS := $(shell cd proto && find . -name '*.proto' | sort | sed 's,^\./,,')
 SERVICES := hetero_splitee/v1/service.proto
 CIFAR10_ZIP ?= ../shared/data/cifar10.zip
 
-.PHONY: help setup demo test chaos lint types proto check-proto check wheel-smoke bench cifar10 certs clean
+.PHONY: help setup demo test learning-smoke chaos lint types proto check-proto check wheel-smoke bench cifar10 certs clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,9 @@ demo: $(READY)  ## one server and three clients with different cut layers learn 
 
 test: $(READY)  ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+learning-smoke: $(READY)  ## every method and switch of hetero-sim, for a few steps each
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/learning/smoke.py
 
 chaos: $(READY)  ## processes killed at many moments, attacks, load; the short part is in `make test`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/chaos -m "slow or not slow"

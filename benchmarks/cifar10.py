@@ -25,6 +25,9 @@ from hetero_lab.fleet import Fleet
 CUT_LAYERS = (3, 4, 5)
 RECIPE: dict[str, Any] = {
     "width": 16,
+    "order": "arrival",
+    "exits": "last",
+    "exit_head": "linear",
     "batch_size": 32,
     "steps_per_round": 8,
     "client_lr": 0.05,
@@ -83,7 +86,7 @@ def _curves(out: Path, data: dict[str, Any], clients: list[str]) -> dict[str, An
         assert server.stdout is not None, "it is piped"
         address = server.stdout.readline().removeprefix("listening on ").strip()
         infer = [*python, "hetero_client.infer", "--server", address, "--curve", "--output=json"]
-        infer += ["--dataset", str(data["dataset"]), "--deadline-ms", "60000"]
+        infer += ["--dataset", str(data["dataset"])]
         try:
             return {
                 client: [

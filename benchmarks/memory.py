@@ -31,6 +31,7 @@ _CUT_LAYERS = (1, 2, 3)
 _PLAN = [
     *("--model", "tinycnn", "--width", "8", "--image-size", "16", "--batch-size", "32"),
     *("--normalization", "digits", "--strategy", "averaging", "--steps-per-round", "2"),
+    *("--exits", "last", "--exit-head", "linear"),
     *("--rounds", str(_ROUNDS), "--seed", str(SEED)),
 ]
 _EVERY_COMMAND = ["--threads", "1", "--log-level", "warning", "--run-dir", "run"]

@@ -31,7 +31,7 @@ NAME = "saboteur"
 ROWS, SHAPE = 32, (8, 16, 16)
 AGREED = (
     *("--model", "resnet18", "--width", "8", "--image-size", "16", "--normalization", "digits"),
-    *("--augment", "none", "--rounds", "10", "--strategy", "sequential", "--exit-head", "linear"),
+    *("--augment", "none", "--rounds", "10", "--exit-head", "linear"),
     *("--batch-size", "32", "--steps-per-round", "8", "--server-lr", "0.05"),
 )
 DATA = ("--dataset", "digits")
@@ -74,6 +74,7 @@ class Saboteur(Intruder):
 class Sabotage:
     """A run with a saboteur in it, when it was over."""
 
+    strategy: str
     refusal: Refusal
     on_return: Refusal
     server: Finished
@@ -81,14 +82,16 @@ class Sabotage:
     events: list[dict[str, Any]] = field(default_factory=list)
 
 
-@pytest.fixture(scope="module")
-def sabotage(launch: Launch) -> Sabotage:
+@pytest.fixture(scope="module", params=["sequential", "mixed"])
+def sabotage(launch: Launch, request: pytest.FixtureRequest) -> Sabotage:
+    strategy: str = request.param
     with ExitStack() as stack:
         server = stack.enter_context(
             launch(
                 *("hetero-server", "--listen", "127.0.0.1:0", "--run-dir", "run"),
                 # The saboteur says nothing while it waits for the others to start.
                 *("--clients", "3", "--stall-timeout", str(SECONDS), *AGREED),
+                *("--strategy", strategy),
             )
         )
         honest = [
@@ -112,7 +115,7 @@ def sabotage(launch: Launch) -> Sabotage:
         )
         clients = [client.finish() for client in honest]
         events = read_events(server.folder / "run")
-        return Sabotage(refusal, on_return, server.finish(), clients, events)
+        return Sabotage(strategy, refusal, on_return, server.finish(), clients, events)
 
 
 def accuracies(events: list[dict[str, Any]]) -> dict[str, float]:
@@ -156,7 +159,9 @@ def test_the_model_is_as_good_as_without_the_saboteur(
     sabotage: Sabotage, simulate: Simulate
 ) -> None:
     cuts = ",".join(map(str, CUTS))
-    undisturbed: Path = simulate("--clients", "2", "--cut-layers", cuts, *AGREED, *DATA)
+    undisturbed: Path = simulate(
+        *("--clients", "2", "--cut-layers", cuts, "--strategy", sabotage.strategy, *AGREED, *DATA)
+    )
     expected, ours = accuracies(read_events(undisturbed)), accuracies(sabotage.events)
     assert expected.keys() == ours.keys()
     for client_id, accuracy in expected.items():
