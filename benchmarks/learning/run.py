@@ -27,6 +27,7 @@ from subsets import subset
 from hetero_common.rundir import SETTINGS_FILE
 from hetero_common.settings import as_yaml, load
 from hetero_lab.report.grouping import group
+from hetero_lab.report.making import compare
 from hetero_lab.report.reading import read_run
 from hetero_lab.report.records import Run
 from hetero_lab.report.tables import Table, results_table
@@ -90,7 +91,12 @@ def main() -> None:
         repetitions = [each for each in repetitions if each.is_measured]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         runs = list(pool.map(Repetition.ensure, repetitions))
-    print(_markdown(results_table(group(runs, [each.row for each in repetitions]))))
+    groups = group(runs, [each.row for each in repetitions])
+    print(_markdown(results_table(groups)))
+    if arguments.report:
+        arguments.report.mkdir(parents=True, exist_ok=True)
+        for file, data in compare(groups).items():
+            (arguments.report / file).write_bytes(data)
 
 
 def _arguments() -> argparse.Namespace:
@@ -103,6 +109,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", default="", help="only these, separated by slashes")
     parser.add_argument("--tune", action="store_true", help="hold out training images to test on")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
+    parser.add_argument("--report", type=Path, help="folder for a report of the table")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
     return parser.parse_args()
 

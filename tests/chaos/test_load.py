@@ -46,7 +46,7 @@ class Load:
 
 
 LOADS = [
-    pytest.param(Load(40, 8, 0.5, 1.0), id="small"),
+    pytest.param(Load(40, 8, 2.0, 2.0), id="small"),
     pytest.param(
         Load(1000, 200, 10.0, 8.0), id="large", marks=(pytest.mark.slow, pytest.mark.timeout(400))
     ),
