@@ -125,13 +125,13 @@ class Plan(
 
     def exit_layers(self, cut_layer: int) -> list[int]:
         """After which layers a client with this cut layer has exits; it answers from the last."""
-        match self.exits:
-            case "last":
-                return [cut_layer]
-            case "all":
-                return list(range(1, cut_layer + 1))
-        listed = {int(number) for number in self.exits.split(",")}
-        return sorted({cut_layer, *(number for number in listed if number < cut_layer)})
+        return [k for k in range(1, cut_layer + 1) if k == cut_layer or self.has_exit_after(k)]
+
+    def has_exit_after(self, layer: int) -> bool:
+        """Whether all that hold this layer have an exit after it, wherever they are cut."""
+        if self.exits in ("last", "all"):
+            return self.exits == "all"
+        return layer in {int(number) for number in self.exits.split(",")}
 
     def evaluates_after(self, round_: int) -> bool:
         """Whether clients evaluate at the end of `round_`."""

@@ -35,6 +35,10 @@ class Weights:
         states = [*self.layers.values(), *self.exits.values()]
         return sum(tensor.nbytes for state in states for tensor in state.values())
 
+    def joined(self, other: Weights) -> Weights:
+        """These and those of another; of what both hold, the other's."""
+        return Weights(self.layers | other.layers, self.exits | other.exits)
+
     def flat(self) -> dict[str, Tensor]:
         """All tensors by their names in a file."""
         return {

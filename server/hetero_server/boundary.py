@@ -62,17 +62,16 @@ def cross_boundary(
     copies = strategy.copies(round_, last)
     weights = [contribution.weight for contribution in contributions]
     pushed = [contribution.pushed or Weights() for contribution in contributions]
-    held = [
-        dict(copies.get(contribution.client_id, {})) | (own.layers if average_clients else {})
-        for contribution, own in zip(contributions, pushed, strict=True)
-    ]
-    averaged = cross_layer_average(held, weights)
+    held = [copies.get(contribution.client_id, Weights()) for contribution in contributions]
+    if average_clients:
+        held = [other.joined(own) for other, own in zip(held, pushed, strict=True)]
+    averaged = Weights(
+        cross_layer_average([each.layers for each in held], weights),
+        cross_layer_average([each.exits for each in held], weights),
+    )
     if copies:
         strategy.adopt(averaged)
-    shared = None
-    if average_clients:
-        exits = cross_layer_average([own.exits for own in pushed], weights)
-        shared = Weights(averaged, exits)
+    shared = averaged if average_clients else None
     model = assemble(strategy, contributions, shared) if last else None
     return BoundaryResult(bool(copies) or average_clients, shared, model)
 

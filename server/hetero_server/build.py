@@ -29,6 +29,7 @@ def build_engine(
         plan,
         compute,
         initial.fresh,
+        fresh_exits=initial.fresh_exits if settings.server_exits else lambda cut_layer: {},
         aggregate_every=settings.aggregate_every,
     )
     # A replica sees its own client only, in order; whose batch is next makes no difference to it.

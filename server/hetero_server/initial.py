@@ -32,14 +32,14 @@ class InitialModel:
                 plan.model, num_classes=plan.classes, width=plan.width, stem=plan.stem
             )
             self.shapes = activation_shapes(model, plan.image_size)
-            heads = {
+            self._heads: dict[int, nn.Module] = {
                 cut: build_exit(plan.exit_head, self.shapes[cut - 1], plan.classes)
                 for cut in range(1, len(model))
             }
         self.names = [name for name, _ in named_layers(model)]
         self.fingerprint = fingerprint(model, plan.image_size)
         self._modules = numbered(model)
-        self.weights = Weights(layer_states(self._modules), layer_states(heads))
+        self.weights = Weights(layer_states(self._modules), layer_states(self._heads))
 
     def require_cut(self, cut_layer: int) -> None:
         """Raise CutLayerOutOfRange unless the model can be cut there."""
@@ -49,6 +49,11 @@ class InitialModel:
     def fresh(self, cut_layer: int) -> Mapping[int, nn.Module]:
         """New modules for layers cut_layer+1..L at the initial weights."""
         return {k: copy.deepcopy(m) for k, m in self._modules.items() if k > cut_layer}
+
+    def fresh_exits(self, cut_layer: int) -> Mapping[int, nn.Module]:
+        """New exits, those of the plan, after layers beyond the cut layer."""
+        listed = (k for k in self._heads if k > cut_layer and self.plan.has_exit_after(k))
+        return {k: copy.deepcopy(self._heads[k]) for k in listed}
 
     def load(self, weights: Weights) -> None:
         """Start from trained weights instead.

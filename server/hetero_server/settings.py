@@ -30,6 +30,9 @@ class StrategySettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     after another within a round. The last two make a run repeatable bit for bit with sequential;
     averaging is so in any order. With mixed: what is there when the server is free, or everybody's
     next batch."""
+    server_exits: bool = True
+    """With mixed: train the exits of --exits on the server's copies of the clients' layers too, so
+    that deep exits learn from the images of shallow clients."""
     aggregate_every: int = Field(1, ge=1)
     """Rounds between cross-layer aggregations of the replicas (averaging)."""
     aggregate_weights: Literal["samples", "uniform"] = "samples"

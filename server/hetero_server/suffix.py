@@ -83,6 +83,7 @@ class Suffix:
         self._plan = plan
         self._compute = compute
         self._layers: dict[int, nn.Module] = {}
+        self._exits: dict[int, nn.Module] = {}
         self._learner = Learner(plan, plan.server_lr, ())
         self._buffers_before: list[tuple[Tensor, Tensor]] = []
         self.extend(layers)
@@ -92,13 +93,18 @@ class Suffix:
         """Number of the first layer held."""
         return min(self._layers)
 
-    def extend(self, layers: Mapping[int, nn.Module]) -> None:
-        """Hold and train these layers too."""
+    def extend(
+        self, layers: Mapping[int, nn.Module], exits: Mapping[int, nn.Module] | None = None
+    ) -> None:
+        """Hold and train these layers too, and the exits after some of them."""
         # Deepest first: extensions add shallower layers, so the order of the parameters, and with
         # it the rounding of a clipped norm, does not depend on who registered first.
         for number, layer in sorted(layers.items(), reverse=True):
             self._layers[number] = self._compute.adopt(layer)
             self._learner.add(layer)
+            if exits and number in exits:
+                self._exits[number] = self._compute.adopt(exits[number])
+                self._learner.add(exits[number])
         self._layers = dict(sorted(self._layers.items()))
 
     def train_step(
@@ -120,11 +126,14 @@ class Suffix:
         """
         return self.train_together([Entry.of(activation, labels, cut_layer, offsets)], at)[0]
 
-    def train_together(self, entries: Sequence[Entry], at: StepAt) -> list[StepResult]:
+    def train_together(
+        self, entries: Sequence[Entry], at: StepAt, deepest: int = 0
+    ) -> list[StepResult]:
         """One optimizer step on the mean loss over the images of all entries.
 
         Each enters after its own cut layer; the layers behind it, and their BatchNorm, see it as
-        one batch with those that have entered before.
+        one batch with those that have entered before. Added is the mean loss of each exit that is
+        held after a layer up to `deepest`, over what has passed that layer here.
 
         Raises:
             NonFinite: The loss or its gradient is not finite; no weight was changed.
@@ -136,19 +145,23 @@ class Suffix:
         self._learner.zero_grad()
         self._buffers_before = self._copy_buffers(by_depth[0].cut_layer)
         with self._compute.autocast():
-            joint = self._forward([(entry.cut_layer, entry.activation) for entry in by_depth])
-            adjusted = _adjusted(joint, rows, [entry.offsets for entry in by_depth])
-            loss = F.cross_entropy(adjusted, _joined([entry.labels for entry in by_depth]))
-        if not math.isfinite(loss.detach()):
+            joint, early = self._forward(
+                [(entry.cut_layer, entry.activation) for entry in by_depth], deepest
+            )
+            loss = _loss(joint, by_depth)
+            objective = loss
+            for logits in early:
+                objective = objective + self._plan.exit_weight * _loss(logits, by_depth)
+        if not math.isfinite(objective.detach()):
             raise NonFinite("the server's loss on this batch")
-        loss.backward()  # type: ignore[no-untyped-call]
+        objective.backward()  # type: ignore[no-untyped-call]
         norm = self._learner.step(at)
-        logits = dict(zip(order, torch.split(joint.detach(), rows), strict=True))
+        logits_of = dict(zip(order, torch.split(joint.detach(), rows), strict=True))
         return [
             StepResult(
-                float(loss.detach() if len(entries) == 1 else _own_loss(entry, logits[i])),
-                int((logits[i].argmax(dim=1) == entry.labels).sum()),
-                self._feedback(entry.activation, logits[i], len(joint)),
+                float(loss.detach() if len(entries) == 1 else _own_loss(entry, logits_of[i])),
+                int((logits_of[i].argmax(dim=1) == entry.labels).sum()),
+                self._feedback(entry.activation, logits_of[i], len(joint)),
                 norm,
                 entry.peak,
             )
@@ -195,52 +208,75 @@ class Suffix:
         if cut_layer + 1 not in self._layers:
             raise RefusedInput(f"the server has no layer {cut_layer + 1} yet: cut deeper")
         with self._compute.autocast():
-            logits = self._forward([(cut_layer, self._compute.place(activation))], training=False)
+            entering = [(cut_layer, self._compute.place(activation))]
+            logits, _ = self._forward(entering, training=False)
         return logits.float().softmax(dim=1).cpu()
 
     def states(self, last: int | None = None) -> LayerStates:
         """A copy of the state of all layers, or of those up to `last`."""
         return layer_states({k: m for k, m in self._layers.items() if last is None or k <= last})
 
+    def exit_states(self, last: int) -> LayerStates:
+        """A copy of the state of the exits held, of those after layers up to `last`."""
+        return layer_states({k: m for k, m in self._exits.items() if k <= last})
+
     def checkpoint(self) -> dict[str, Tensor]:
-        """Everything it takes to go on: the layers and the optimizer's state."""
-        layers = nested("weights", Weights(self.states()).flat())
+        """Everything it takes to go on: layers, exits and the optimizer's state."""
+        layers = nested("weights", Weights(self.states(), layer_states(self._exits)).flat())
         return layers | nested("optimizer", self._learner.state())
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from a `checkpoint` of the same layers."""
-        self.load(Weights.from_flat(within("weights", tensors)).layers)
+        self.load(Weights.from_flat(within("weights", tensors)))
         self._learner.load_state(within("optimizer", tensors))
 
-    def load(self, states: LayerStates) -> None:
-        """Take over the state of those layers that are held."""
-        load_states(self._layers, states)
+    def load(self, weights: Weights) -> None:
+        """Take over the state of those layers and exits that are held."""
+        load_states(self._layers, weights.layers)
+        load_states(self._exits, weights.exits)
 
     def _copy_buffers(self, cut_layer: int) -> list[tuple[Tensor, Tensor]]:
         """The buffers that a step from this cut layer changes, each with a copy."""
-        layers = (layer for number, layer in self._layers.items() if number > cut_layer)
-        return [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers()]
+        held = (*self._layers.items(), *self._exits.items())
+        modules = (module for number, module in held if number > cut_layer)
+        return [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
 
-    def _forward(self, entering: Sequence[tuple[int, Tensor]], *, training: bool = True) -> Tensor:
-        """Logits of all that enters, in its order: by ascending cut layers."""
+    def _forward(
+        self, entering: Sequence[tuple[int, Tensor]], deepest: int = 0, *, training: bool = True
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Logits of all that enters, in its order: by ascending cut layers.
+
+        With those of each exit up to `deepest`, which are of the first rows only.
+        """
         current: list[Tensor] = []
+        early: list[Tensor] = []
         for number, layer in self._layers.items():
             current += [activation for cut_layer, activation in entering if cut_layer == number - 1]
             if current:
                 current = [layer.train(training)(_joined(current))]
-        return current[0]
+                if number <= deepest and number in self._exits:
+                    early.append(self._exits[number].train(training)(current[0]))
+        return current[0], early
 
 
 def _own_loss(entry: Entry, logits: Tensor) -> Tensor:
     return adjusted_cross_entropy(logits.float(), entry.labels, entry.offsets)
 
 
-def _adjusted(joint: Tensor, rows: list[int], offsets: Sequence[Tensor | None]) -> Tensor:
-    """The logits of all entries, of so many rows each, plus the entry's offsets if it has any."""
-    if all(own is None for own in offsets):
-        return joint
-    parts = zip(torch.split(joint, rows), offsets, strict=True)
-    return _joined([logits if own is None else logits + own for logits, own in parts])
+def _loss(logits: Tensor, entries: Sequence[Entry]) -> Tensor:
+    """Mean cross-entropy of these logits, which are of the first entries, each with its offsets."""
+    labels = _joined([entry.labels for entry in entries])[: len(logits)]
+    if any(entry.offsets is not None for entry in entries):
+        offsets = torch.cat([_offset_rows(entry, logits) for entry in entries])
+        logits = logits + offsets[: len(logits)]
+    return F.cross_entropy(logits, labels)
+
+
+def _offset_rows(entry: Entry, logits: Tensor) -> Tensor:
+    rows = len(entry.labels)
+    if entry.offsets is None:
+        return logits.new_zeros(rows, logits.shape[1])
+    return entry.offsets.expand(rows, -1)
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:

@@ -21,7 +21,7 @@ from hetero_common.compute import Compute
 from hetero_common.errors import RefusedInput
 from hetero_common.plan import Feedback, Plan
 from hetero_common.sampling import augment, batch_indices, derive_seed
-from hetero_common.weights import load_states, numbered
+from hetero_common.weights import Weights, load_states, numbered
 from hetero_lab.simulation import SimulatedClient, simulate
 from hetero_server.engine import Engine
 from hetero_server.initial import InitialModel
@@ -166,10 +166,10 @@ class HostileStrategy:
 
     def forget_statistics(self, client_id: str) -> None: ...
 
-    def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
+    def copies(self, round_: int, last: bool) -> Mapping[str, Weights]:
         return {}
 
-    def adopt(self, averaged: LayerStates) -> None: ...
+    def adopt(self, averaged: Weights) -> None: ...
 
     def predict(self, activation: Tensor, cut_layer: int, client_id: str | None) -> Tensor:
         return torch.full((len(activation), 10), 0.1)

@@ -15,6 +15,7 @@ from hetero_common.aggregation import LayerStates
 from hetero_common.control import Evaluation, RoundDone
 from hetero_common.errors import RefusedInput
 from hetero_common.plan import Plan, StepAt
+from hetero_common.weights import Weights
 from hetero_server.engine import Engine
 from hetero_server.initial import InitialModel
 from hetero_server.members import Batch, Member
@@ -75,13 +76,13 @@ class FakeStrategy:
     def forget_statistics(self, client_id: str) -> None:
         self.forgotten.append((client_id, self.applied[-1][1].step))
 
-    def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
+    def copies(self, round_: int, last: bool) -> Mapping[str, Weights]:
         if not self.aggregate_every or (round_ + 1) % self.aggregate_every:
             return {}
-        return {client_id: {6: self.layers()[6]} for client_id in self.clients}
+        return {client_id: Weights({6: self.layers()[6]}) for client_id in self.clients}
 
-    def adopt(self, averaged: LayerStates) -> None:
-        assert list(averaged) == [6]
+    def adopt(self, averaged: Weights) -> None:
+        assert list(averaged.layers) == [6]
 
     def predict(self, activation: Tensor, cut_layer: int, client_id: str | None) -> Tensor:
         return torch.full((len(activation), PLAN.classes), 1 / PLAN.classes)

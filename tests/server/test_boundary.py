@@ -38,13 +38,13 @@ class FakeStrategy:
     adopted: list[Values] = field(default_factory=list)
     asked: list[tuple[int, bool]] = field(default_factory=list)
 
-    def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
+    def copies(self, round_: int, last: bool) -> Mapping[str, Weights]:
         self.asked.append((round_, last))
-        return {client_id: states(replica) for client_id, replica in self.replicas.items()}
+        return {client_id: Weights(states(replica)) for client_id, replica in self.replicas.items()}
 
-    def adopt(self, averaged: LayerStates) -> None:
-        self.adopted.append(values(averaged))
-        self.kept |= {k: v for k, v in values(averaged).items() if k in self.kept}
+    def adopt(self, averaged: Weights) -> None:
+        self.adopted.append(values(averaged.layers))
+        self.kept |= {k: v for k, v in values(averaged.layers).items() if k in self.kept}
 
     def layers(self) -> LayerStates:
         return states(self.kept)

@@ -14,6 +14,7 @@ from hetero_common.aggregation import cross_layer_average
 from hetero_common.compute import Compute
 from hetero_common.errors import RefusedInput
 from hetero_common.plan import Plan, StepAt
+from hetero_common.weights import Weights
 from hetero_server.initial import InitialModel
 from hetero_server.members import Member
 from hetero_server.orders import abreast, waiting
@@ -230,15 +231,17 @@ def test_copies_of_one_layer_are_kept_together(mixed: Mixed, make_batch: MakeBat
     mixed.step(batches_of(make_batch))
     shared = mixed.layers()
     copies = mixed.copies(0, last=False)
-    assert {who: sorted(held) for who, held in copies.items()} == {
+    assert {who: sorted(held.layers) for who, held in copies.items()} == {
         "far": [],
         "near": [3, 4],
         "next": [4],
         "beside": [3, 4],
     }
     client = {3: {name: torch.zeros_like(t) for name, t in shared[3].items()}}
-    averaged = cross_layer_average([copies["near"], copies["beside"], client], [1.0, 1.0, 2.0])
-    mixed.adopt(averaged)
+    averaged = cross_layer_average(
+        [copies["near"].layers, copies["beside"].layers, client], [1.0, 1.0, 2.0]
+    )
+    mixed.adopt(Weights(averaged))
     after = mixed.layers()
     for name, tensor in shared[3].items():
         if tensor.is_floating_point() and not name.endswith("running_var"):
@@ -252,6 +255,101 @@ def test_without_client_aggregation_the_server_keeps_its_own(
 ) -> None:
     plan = plan.model_copy(update={"client_aggregation": "none"})
     assert a_mixed(plan, initial, compute).copies(0, last=True) == {}
+
+
+# Exits on the server too.
+
+
+LISTED = {"exits": "3,4,5", "exit_head": "conv", "momentum": 0.0, "weight_decay": 0.0}
+
+
+def test_exits_learn_from_all_that_has_passed_their_layer(
+    plan: Plan, compute: Compute, make_batch: MakeBatch
+) -> None:
+    """By the mean over it: that of 4 from three entries, that of 3 from two, that of 5 from none."""
+    plan = plan.model_copy(update=LISTED | {"exit_weight": 0.5})
+    initial = InitialModel(plan)
+    suffix = Suffix({}, plan, compute)
+    suffix.extend(initial.fresh(1), initial.fresh_exits(1))
+    entries = [Entry.of(*make_batch(cut, cut), cut) for cut in (3, 1, 2, 4)]
+    layers = nn.ModuleDict({str(k): layer.train() for k, layer in initial.fresh(1).items()})
+    heads = nn.ModuleDict({str(k): head.train() for k, head in initial.fresh_exits(1).items()})
+    passed: dict[int, Tensor] = {}
+    joined = torch.empty(0)
+    for number in range(2, 7):
+        new = [entry.activation for entry in entries if entry.cut_layer == number - 1]
+        joined = layers[str(number)](torch.cat([joined, *new] if len(joined) else new))
+        passed[number] = joined
+    by_depth = sorted(entries, key=lambda entry: entry.cut_layer)
+    labels = torch.cat([entry.labels for entry in by_depth])
+    loss = F.cross_entropy(joined, labels)
+    objective = loss
+    for number in (3, 4):
+        answers = heads[str(number)](passed[number])
+        objective = objective + 0.5 * F.cross_entropy(answers, labels[: len(answers)])
+    objective.backward()  # type: ignore[no-untyped-call]
+    rate = plan.learning_rate(plan.server_lr, AT)
+    expected, expected_exits = moved(layers, rate), moved(heads, rate)
+    results = suffix.train_together(entries, AT, deepest=4)
+    require_trained(suffix, expected, layers)
+    rows = [len(entry.labels) for entry in entries]
+    mean = sum(r.loss * n for r, n in zip(results, rows, strict=True)) / sum(rows)
+    assert mean == pytest.approx(float(loss.detach()), rel=1e-4), "exits have no part in it"
+    exits = suffix.exit_states(last=6)
+    assert sorted(exits) == [3, 4, 5]
+    for number, state in exits.items():
+        for name, tensor in state.items():
+            before = initial.weights.exits[number][name]
+            wanted = expected_exits.get(f"{number}.{name}", before)
+            if name in dict(heads[str(number)].named_parameters()):
+                torch.testing.assert_close(tensor, wanted)
+            elif number == 5:
+                assert torch.equal(tensor, before), "its statistics are left alone too"
+
+
+@pytest.fixture
+def teaching(plan: Plan, compute: Compute) -> Mixed:
+    """Mixed with exits; the deepest client is cut after layer 4."""
+    plan = plan.model_copy(update=LISTED)
+    initial = InitialModel(plan)
+    strategy = Mixed(plan, compute, initial.fresh, initial.fresh_exits)
+    for client_id, cut_layer in CUTS.items():
+        strategy.add(client_id, cut_layer)
+    return strategy
+
+
+def test_exits_take_part_in_the_averages_in_the_place_of_who_is_cut_before(
+    teaching: Mixed, make_batch: MakeBatch
+) -> None:
+    teaching.step(batches_of(make_batch))
+    copies = teaching.copies(0, last=False)
+    assert {who: sorted(held.exits) for who, held in copies.items()} == {
+        "far": [],
+        "near": [3, 4],
+        "next": [4],
+        "beside": [3, 4],
+    }
+    averaged = {4: {name: torch.zeros_like(t) for name, t in copies["next"].exits[4].items()}}
+    teaching.adopt(Weights({}, averaged))
+    assert not any(bool(t.any()) for t in teaching.copies(0, last=False)["near"].exits[4].values())
+
+
+def test_exits_go_on_where_a_checkpoint_has_them(
+    plan: Plan, compute: Compute, teaching: Mixed, make_batch: MakeBatch
+) -> None:
+    teaching.step(batches_of(make_batch))
+    plan = plan.model_copy(update=LISTED)
+    initial = InitialModel(plan)
+    other = Mixed(plan, compute, initial.fresh, initial.fresh_exits)
+    for client_id, cut_layer in reversed(CUTS.items()):
+        other.add(client_id, cut_layer)
+    other.restore(teaching.checkpoint())
+    for strategy in (teaching, other):
+        strategy.step(batches_of(make_batch, seed=9))
+    ours, theirs = teaching.checkpoint(), other.checkpoint()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    assert any(name.startswith("weights/exits.4.") for name in ours)
 
 
 # Whose batches are mixed.

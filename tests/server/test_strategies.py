@@ -12,6 +12,7 @@ from hetero_common.aggregation import LayerStates
 from hetero_common.compute import Compute
 from hetero_common.errors import NotTraining, RefusedInput
 from hetero_common.plan import Plan, StepAt
+from hetero_common.weights import Weights
 from hetero_server.initial import InitialModel
 from hetero_server.strategies import Strategy, build_strategy
 from hetero_server.strategies.averaging import Averaging
@@ -54,7 +55,7 @@ class Reference:
 
 def replica(strategy: Strategy, client_id: str) -> LayerStates:
     """What Averaging would aggregate of a client."""
-    return dict(strategy.copies(0, last=True)[client_id])
+    return dict(strategy.copies(0, last=True)[client_id].layers)
 
 
 def average(states: list[LayerStates], weights: list[float]) -> LayerStates:
@@ -121,7 +122,7 @@ def test_one_client_is_plain_sgd_on_the_suffix(
         step(strategy, "a", *make_batch(cut, seed), AT)
         reference.step(cut, make_batch(cut, seed))
     if name == "averaging":
-        strategy.adopt(replica(strategy, "a"))
+        strategy.adopt(Weights(replica(strategy, "a")))
     assert_close(strategy.layers(), reference.states())
 
 
@@ -158,7 +159,7 @@ def test_runs_of_the_same_batches_are_identical_bit_for_bit(
         strategy = build(name, momentum=0.9)
         strategy.add("a", 2)
         losses = [step(strategy, "a", *make_batch(2, seed), AT).loss for seed in range(3)]
-        strategy.adopt(dict(strategy.copies(0, last=True)).get("a", {}))
+        strategy.adopt(strategy.copies(0, last=True).get("a", Weights()))
         results.append((losses, strategy.layers()))
     (losses, first), (again, second) = results
     assert losses == again
@@ -203,7 +204,7 @@ def test_sequential_has_nothing_to_average(build: Build, make_batch: MakeBatch) 
     step(strategy, "a", *make_batch(2, 0), AT)
     before = strategy.layers()
     assert strategy.copies(0, last=True) == {}
-    strategy.adopt({5: {name: value + 1 for name, value in before[5].items()}})
+    strategy.adopt(Weights({5: {name: value + 1 for name, value in before[5].items()}}))
     assert_close(strategy.layers(), before)
 
 
@@ -237,7 +238,7 @@ def test_averages_are_written_back_to_every_holder(
 ) -> None:
     strategy, first, second = two_clients
     averaged = average([first.states(), second.states()], [20.0, 60.0])
-    strategy.adopt(averaged)
+    strategy.adopt(Weights(averaged))
     assert_close(replica(strategy, "a"), averaged)
     assert_close(replica(strategy, "b"), {number: averaged[number] for number in (4, 5, 6)})
     assert_close(strategy.layers(), averaged)
@@ -247,7 +248,7 @@ def test_averages_of_layers_that_no_replica_holds_are_the_clients_own(
     two_clients: tuple[Strategy, Reference, Reference], initial: InitialModel
 ) -> None:
     strategy, first, second = two_clients
-    strategy.adopt({1: initial.weights.layers[1]})
+    strategy.adopt(Weights({1: initial.weights.layers[1]}))
     assert_close(replica(strategy, "a"), first.states())
     assert_close(replica(strategy, "b"), second.states())
     assert 1 not in strategy.layers()
@@ -263,7 +264,7 @@ def test_replicas_are_aggregated_every_few_rounds_and_after_the_last(
     for round_, last in itertools.product(range(7), (False, True)):
         copies = strategy.copies(round_, last)
         is_due = last or round_ % every == every - 1
-        assert {client_id: list(layers) for client_id, layers in copies.items()} == (
+        assert {client_id: list(held.layers) for client_id, held in copies.items()} == (
             {"a": [5, 6], "b": [6]} if is_due else {}
         )
 
@@ -277,13 +278,13 @@ def test_a_replica_keeps_its_momentum_over_an_aggregation(
         strategy.add("a", 2)
         step(strategy, "a", *make_batch(2, 0), AT)
         if strategy is interrupted:
-            strategy.adopt(replica(strategy, "a"))
+            strategy.adopt(Weights(replica(strategy, "a")))
         step(strategy, "a", *make_batch(2, 1), AT)
     assert_close(replica(interrupted, "a"), replica(straight, "a"))
     forgetful = build("averaging", momentum=0.9)
     forgetful.add("a", 2)
     step(forgetful, "a", *make_batch(2, 0), AT)
-    forgetful.adopt(replica(forgetful, "a"))
+    forgetful.adopt(Weights(replica(forgetful, "a")))
     forgetful.add("a", 2)
     step(forgetful, "a", *make_batch(2, 1), AT)
     assert not is_close(replica(forgetful, "a"), replica(straight, "a"))
@@ -294,7 +295,7 @@ def test_a_late_replica_starts_from_the_last_averages(
 ) -> None:
     strategy, first, second = two_clients
     averaged = average([first.states(), second.states()], [1.0, 1.0])
-    strategy.adopt(averaged)
+    strategy.adopt(Weights(averaged))
     step(strategy, "a", *make_batch(1, 9), AT)  # not averaged yet
     strategy.add("late", 2)
     assert_close(replica(strategy, "late"), {number: averaged[number] for number in (3, 4, 5, 6)})
@@ -307,7 +308,7 @@ def test_a_late_replica_takes_layers_that_nobody_held_from_the_initial_model(
     strategy.add("deep", 4)
     step(strategy, "deep", *make_batch(4, 0), AT)
     averaged = replica(strategy, "deep")
-    strategy.adopt(averaged)
+    strategy.adopt(Weights(averaged))
     strategy.add("late", 2)
     fresh = {number: initial.weights.layers[number] for number in (3, 4)}
     assert_close(replica(strategy, "late"), fresh | averaged)

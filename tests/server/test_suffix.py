@@ -12,6 +12,7 @@ from hetero_common.aggregation import LayerStates
 from hetero_common.compute import Compute
 from hetero_common.errors import RefusedInput
 from hetero_common.plan import Plan, StepAt
+from hetero_common.weights import Weights
 from hetero_server.initial import InitialModel
 from hetero_server.suffix import Suffix
 
@@ -127,7 +128,7 @@ def test_predictions_are_not_adjusted(
     suffix = build(2, server_lr=1e-30)
     activation, labels = make_batch(2, 0)
     suffix.train_step(activation, labels, 2, AT, OFFSETS)
-    suffix.load(initial.weights.layers)
+    suffix.load(initial.weights)
     assert torch.equal(suffix.predict(activation, 2), build(2).predict(activation, 2))
 
 
@@ -310,7 +311,7 @@ def test_states_are_copies_and_only_held_layers_are_loaded(
     trained.train_step(*make_batch(1, 0), 1, AT)
     target, kept = trained.states(), suffix.states()
     before = copy.deepcopy(kept)
-    suffix.load({number: target[number] for number in (2, 3, 5)})
+    suffix.load(Weights({number: target[number] for number in (2, 3, 5)}))
     loaded = suffix.states()
     assert list(loaded) == [4, 5, 6]
     assert [number for number in loaded if equal(loaded, target, number)] == [5]

@@ -26,12 +26,22 @@ __all__ = [
 
 
 def build_strategy(
-    name: str, plan: Plan, compute: Compute, fresh: FreshLayers, *, aggregate_every: int = 1
+    name: str,
+    plan: Plan,
+    compute: Compute,
+    fresh: FreshLayers,
+    *,
+    fresh_exits: FreshLayers = lambda cut_layer: {},
+    aggregate_every: int = 1,
 ) -> Strategy:
-    """The strategy of this name: `sequential`, `averaging` or `mixed`."""
+    """The strategy of this name: `sequential`, `averaging` or `mixed`.
+
+    `fresh_exits` are for `mixed`, which trains them on the server too; `aggregate_every` is the
+    number of rounds between aggregations of `averaging`.
+    """
     match name:
         case "sequential":
             return Sequential(plan, compute, fresh)
         case "mixed":
-            return Mixed(plan, compute, fresh)
+            return Mixed(plan, compute, fresh, fresh_exits)
     return Averaging(plan, compute, fresh, aggregate_every)

@@ -42,7 +42,7 @@ class Averaging:
         fresh = self._fresh(cut_layer)
         self._reference = layer_states(fresh) | self._reference
         replica = Suffix(fresh, self._plan, self._compute)
-        replica.load(self._reference)
+        replica.load(Weights(self._reference))
         self._replicas[client_id] = replica
 
     def remove(self, client_id: str) -> None:
@@ -63,15 +63,15 @@ class Averaging:
         """Of the client's own replica."""
         self._replicas[client_id].forget_statistics()
 
-    def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
+    def copies(self, round_: int, last: bool) -> Mapping[str, Weights]:
         """All replicas, in the rounds that aggregate."""
         if not last and (round_ + 1) % self._aggregate_every:
             return {}
-        return {client_id: replica.states() for client_id, replica in self._replicas.items()}
+        return {client: Weights(replica.states()) for client, replica in self._replicas.items()}
 
-    def adopt(self, averaged: LayerStates) -> None:
+    def adopt(self, averaged: Weights) -> None:
         """Write the averages to every replica, and keep them for replicas to come."""
-        self._reference |= {k: state for k, state in averaged.items() if k in self._reference}
+        self._reference |= {k: s for k, s in averaged.layers.items() if k in self._reference}
         for replica in self._replicas.values():
             replica.load(averaged)
 

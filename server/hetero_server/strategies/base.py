@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from hetero_common.aggregation import LayerStates
 from hetero_common.errors import RefusedInput
 from hetero_common.plan import StepAt
+from hetero_common.weights import Weights
 from hetero_server.suffix import StepResult
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 FreshLayers = Callable[[int], Mapping[int, nn.Module]]
-"""New modules for layers cut_layer+1..L at the initial weights of the run."""
+"""New modules at the initial weights of the run: for layers cut_layer+1..L, or for the exits after
+some of these."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,11 @@ class Strategy(Protocol):
     def forget_statistics(self, client_id: str) -> None:
         """Put BatchNorm's statistics back to before the last step, which was this client's too."""
 
-    def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
-        """Per client, the server layers that take part in the aggregation after `round_`."""
+    def copies(self, round_: int, last: bool) -> Mapping[str, Weights]:
+        """Per client, what of the server takes part in the aggregation after `round_`."""
 
-    def adopt(self, averaged: LayerStates) -> None:
-        """Write averaged layers back to every copy that took part."""
+    def adopt(self, averaged: Weights) -> None:
+        """Write averages back to every copy that took part."""
 
     def predict(self, activation: Tensor, cut_layer: int, client_id: str | None) -> Tensor:
         """Class probabilities (B, classes); of the client's own server layers where it has any."""

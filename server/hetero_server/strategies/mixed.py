@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from hetero_common.aggregation import LayerStates
 from hetero_common.errors import NonFinite, RefusedInput
+from hetero_common.weights import Weights
 from hetero_server.strategies.base import ClientBatch, all_at_once, one_by_one
 from hetero_server.strategies.sequential import Sequential
 from hetero_server.suffix import Entry, StepResult
@@ -21,7 +21,11 @@ _Entering: TypeAlias = tuple[ClientBatch, Entry]
 
 
 class Mixed(Sequential):
-    """Holds what Sequential does, and takes part in the averages of the clients' layers."""
+    """Holds what Sequential does, and takes part in the averages of the clients' layers.
+
+    With `fresh_exits` it also trains the clients' exits, on the images of those that are cut before
+    them: an exit then learns from all images, not from those of the deeper clients alone.
+    """
 
     def step(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
         """One step on all of them; if it has no finite outcome, one for each."""
@@ -35,21 +39,32 @@ class Mixed(Sequential):
         batches, entries = zip(*entering, strict=True)
         furthest = max((b.at for b in batches), key=lambda at: (at.round, at.step / at.steps))
         try:
-            return self._suffix.train_together(entries, furthest)
+            return self._suffix.train_together(entries, furthest, self._deepest)
         except NonFinite:
             self._suffix.forget_statistics()
             return one_by_one(self._train, batches)
 
-    def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
-        """The shared layers that clients hold too, as a copy of each client that is cut before."""
+    @property
+    def _deepest(self) -> int:
+        """The last layer that a client holds."""
+        return max(self._cuts.values(), default=0)
+
+    def copies(self, round_: int, last: bool) -> Mapping[str, Weights]:
+        """What clients hold too, as a copy of each client that is cut before."""
         if not self._plan.averages_clients or not self._cuts:
             return {}
-        shared = self._suffix.states(last=max(self._cuts.values()))
+        layers = self._suffix.states(last=self._deepest)
+        exits = self._suffix.exit_states(last=self._deepest)
         return {
-            client_id: {k: state for k, state in shared.items() if k > cut_layer}
+            client_id: Weights(
+                *(
+                    {k: state for k, state in held.items() if k > cut_layer}
+                    for held in (layers, exits)
+                )
+            )
             for client_id, cut_layer in self._cuts.items()
         }
 
-    def adopt(self, averaged: LayerStates) -> None:
+    def adopt(self, averaged: Weights) -> None:
         """The shared model takes the averages too."""
         self._suffix.load(averaged)

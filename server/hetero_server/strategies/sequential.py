@@ -17,11 +17,22 @@ from hetero_server.suffix import StepResult, Suffix
 
 
 class Sequential:
-    """Holds layers min(cut layer)+1..L once; the least memory a server can do with."""
+    """Holds layers min(cut layer)+1..L once; the least memory a server can do with.
 
-    def __init__(self, plan: Plan, compute: Compute, fresh: FreshLayers) -> None:
+    Args:
+        fresh_exits: For exits that are trained here too; by default those are the clients' alone.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        compute: Compute,
+        fresh: FreshLayers,
+        fresh_exits: FreshLayers = lambda cut_layer: {},
+    ) -> None:
         self._plan = plan
         self._fresh = fresh
+        self._fresh_exits = fresh_exits
         self._suffix = Suffix({}, plan, compute)
         self._cuts: dict[str, int] = {}
 
@@ -33,7 +44,8 @@ class Sequential:
     def _extend(self, cut_layer: int) -> None:
         held = self._suffix.states()
         missing = {k: layer for k, layer in self._fresh(cut_layer).items() if k not in held}
-        self._suffix.extend(missing)
+        exits = {k: e for k, e in self._fresh_exits(cut_layer).items() if k in missing}
+        self._suffix.extend(missing, exits)
 
     def remove(self, client_id: str) -> None:
         """Nothing is held for a single client."""
@@ -53,11 +65,11 @@ class Sequential:
         """Of the shared model."""
         self._suffix.forget_statistics()
 
-    def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
+    def copies(self, round_: int, last: bool) -> Mapping[str, Weights]:
         """The shared model is already common to all clients: nothing to average."""
         return {}
 
-    def adopt(self, averaged: LayerStates) -> None:
+    def adopt(self, averaged: Weights) -> None:
         """The averages of client prefixes are the clients' own."""
 
     def predict(self, activation: Tensor, cut_layer: int, client_id: str | None) -> Tensor:
