@@ -144,8 +144,14 @@ def _lengths(own: Mapping[str, Any], budget: Mapping[str, Any]) -> Mapping[str, 
 
 
 def _flags(settings: Mapping[str, Any]) -> list[str]:
-    named = ((f"--{name.replace('_', '-')}", str(value)) for name, value in settings.items())
-    return [part for pair in named for part in pair]
+    flags: list[str] = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            flags += [f"--{flag}", str(value)]
+    return flags
 
 
 def _markdown(table: Table) -> str:

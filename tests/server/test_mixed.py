@@ -266,7 +266,7 @@ LISTED = {"exits": "3,4,5", "exit_head": "conv", "momentum": 0.0, "weight_decay"
 def test_exits_learn_from_all_that_has_passed_their_layer(
     plan: Plan, compute: Compute, make_batch: MakeBatch
 ) -> None:
-    """By the mean over it: that of 4 from three entries, that of 3 from two, that of 5 from none."""
+    """By the mean over it: the one of 4 from three entries, of 3 from two, of 5 from none."""
     plan = plan.model_copy(update=LISTED | {"exit_weight": 0.5})
     initial = InitialModel(plan)
     suffix = Suffix({}, plan, compute)
