@@ -18,7 +18,13 @@ from hetero_client.trainer import Sent, Shard, Trainer
 from hetero_client.transport import Registration, ServerLink
 from hetero_common.checkpoints import Checkpoint
 from hetero_common.control import Evaluate, Finish, StartRound
-from hetero_common.errors import HeteroError, Mismatch, ServerUnreachable, UnknownSession
+from hetero_common.errors import (
+    HeteroError,
+    Mismatch,
+    ServerUnreachable,
+    Superseded,
+    UnknownSession,
+)
 from hetero_common.plan import Plan
 from hetero_common.rundir import RunDir
 
@@ -107,8 +113,11 @@ class Participation:
         """
         try:
             self._take_part()
-        finally:
+        except Superseded:
+            raise  # the newer process keeps its own states, in the same place
+        except BaseException:
             self._write_down(self._keeping.flush)
+            raise
 
     def _take_part(self) -> None:
         self._join()

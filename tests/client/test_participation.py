@@ -17,7 +17,7 @@ from hetero_client.trainer import Shard, Trainer
 from hetero_client.transport import Registration, ServerLink
 from hetero_common.checkpoints import Checkpoint, CheckpointStore
 from hetero_common.control import Directive, Finish, RoundDone, StartRound
-from hetero_common.errors import Mismatch, ServerUnreachable, UnknownSession
+from hetero_common.errors import Mismatch, ServerUnreachable, Superseded, UnknownSession
 from hetero_common.plan import Plan
 from hetero_common.rundir import RunDir
 
@@ -163,6 +163,18 @@ def test_who_is_stopped_leaves_its_newest_state(scene: Scene, run_dir: RunDir) -
     with pytest.raises(KeyboardInterrupt):
         scene.play(run_dir)
     assert scene.store.rounds() == [1, 2, 3]
+
+
+def test_who_is_superseded_leaves_the_states_to_the_newer_process(
+    scene: Scene, run_dir: RunDir
+) -> None:
+    scene.seconds = 1000.0
+    start = StartRound(3, 0, pull_state=False, push_state=False)
+    scene.link.next_directive.side_effect = [start, Superseded("a")]
+    scene.link.has_directive = False
+    with pytest.raises(Superseded):
+        scene.play(run_dir)
+    assert scene.store.rounds() == [1, 2]
 
 
 def test_a_round_that_was_not_named_is_refused(scene: Scene, run_dir: RunDir) -> None:
