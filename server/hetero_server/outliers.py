@@ -78,7 +78,7 @@ class RecentSteps:
         The step is remembered either way: should all clients change, then so does the usual.
         """
         compared = [recent for other in others for recent in self._recent.get(other, ())]
-        found = (self._judge(name, step[name], compared) for name in self._harmless)
+        found = (self._judge(name, step[name], compared) for name in self._harmless if name in step)
         outlier = next((outlier for outlier in found if outlier is not None), None)
         self._recent.setdefault(client_id, deque(maxlen=_RECENT)).append(dict(step))
         return outlier
@@ -89,7 +89,7 @@ class RecentSteps:
         least = self._harmless[name]
         if value <= least * math.exp(_MADS * _LEAST_MAD):
             return None  # whatever the others did; saves looking at them
-        others = [step[name] for step in compared]
+        others = [step[name] for step in compared if name in step]
         if len(others) < _FEWEST:
             return None
         logs = [math.log(max(other, least)) for other in others]

@@ -97,4 +97,5 @@ class Performer:
             payload,
             result.gradient_norm,
             result.activation_peak,
+            result.is_joint,
         )

@@ -61,6 +61,7 @@ class StepResult:
             the CPU; None unless the plan asks for one.
         gradient_norm: Of all layers that took part, before clipping.
         activation_peak: Largest absolute value of the activation.
+        is_joint: Others' batches were in the step too, and are behind its loss and gradient.
     """
 
     loss: float
@@ -68,6 +69,7 @@ class StepResult:
     feedback: Tensor | None
     gradient_norm: float = 0.0
     activation_peak: float = 0.0
+    is_joint: bool = False
 
 
 class Suffix:
@@ -164,6 +166,7 @@ class Suffix:
                 self._feedback(entry.activation, logits_of[i], len(joint)),
                 norm,
                 entry.peak,
+                len(entries) > 1,
             )
             for i, entry in enumerate(placed)
         ]

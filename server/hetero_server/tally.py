@@ -18,6 +18,7 @@ class StepOutcome:
         feedback: What the client gets back.
         gradient_norm: Over the server's layers, before clipping.
         activation_peak: Largest absolute value that came from the client.
+        is_joint: Others' batches were in the step too.
     """
 
     loss: float
@@ -25,14 +26,14 @@ class StepOutcome:
     feedback: Payload | None = None
     gradient_norm: float = 0.0
     activation_peak: float = 0.0
+    is_joint: bool = False
 
     def statistics(self) -> dict[str, float]:
-        """What tells absurd input, by the names of docs/runs.md."""
-        return {
-            "server_loss": self.loss,
-            "gradient_norm": self.gradient_norm,
-            "activation_peak": self.activation_peak,
-        }
+        """What tells absurd input of this client, by the names of docs/runs.md."""
+        own = {"activation_peak": self.activation_peak}
+        if self.is_joint:  # nobody is sent away for what another has sent
+            return own
+        return {"server_loss": self.loss, "gradient_norm": self.gradient_norm} | own
 
 
 @dataclass

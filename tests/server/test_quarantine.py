@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hetero_common.weights import Weights
 from hetero_server.members import Ack, MemberState
 from hetero_server.phase import Phase
 from hetero_server.saving import Saving
+from hetero_server.tally import StepOutcome
 from hetero_server.work import BoundaryWork, ForgetWork, LeaveWork, StepWork
 from server.engine_run import Run, drain
 
@@ -321,3 +323,10 @@ def test_verdicts_go_with_the_heir_of_a_session() -> None:
     run.send("bad", 2, value=ABSURD)
     run.work()
     assert heir.state is MemberState.EVICTED
+
+
+def test_of_a_joint_step_only_what_is_the_clients_own_is_held_against_it() -> None:
+    alone = StepOutcome(9.0, 1, gradient_norm=1e6, activation_peak=2.0)
+    assert set(alone.statistics()) == {"server_loss", "gradient_norm", "activation_peak"}
+    joint = dataclasses.replace(alone, is_joint=True)
+    assert joint.statistics() == {"activation_peak": 2.0}
