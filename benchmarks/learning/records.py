@@ -17,7 +17,7 @@ _OF_LAST_TEST = ("curve", "exit_class_accuracy", "server_class_accuracy")
 
 
 def keep(run: Path, record: Path) -> None:
-    """Keep what matters of a run directory as another one, whole or not at all."""
+    """Keep what matters of a run directory as another one, in place of what was there."""
     unfinished = record.with_name(f"{record.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -25,12 +25,14 @@ def keep(run: Path, record: Path) -> None:
         shutil.copy(run / name, unfinished / name)
     events = read_events(run)
     tested = {event["round"] for event in events if event["event"] == "evaluation"}
+    last = max(tested)
     lines = [
-        json.dumps(_bare(event, event.get("round") == max(tested)))
+        json.dumps(_bare(event, event.get("round") == last))
         for event in events
         if event["event"] != "round" or event["round"] in tested
     ]
     (unfinished / METRICS_FILE).write_text("\n".join([*lines, ""]), encoding="utf-8")
+    shutil.rmtree(record, ignore_errors=True)
     unfinished.rename(record)
 
 

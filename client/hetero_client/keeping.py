@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 
 from hetero_common.checkpoints import Checkpoint, CheckpointStore
@@ -34,7 +33,7 @@ class Keeping:
         self._clock = clock
         self._written = clock()
         self._newest: Checkpoint | None = None
-        self._own: deque[int] = deque()
+        self._own: list[int] = []
 
     def keep(self, checkpoint: Checkpoint, *, asked: bool) -> None:
         """Take a state; it is written if it is asked for, or if the last is old enough.
@@ -43,6 +42,8 @@ class Keeping:
             OSError: It can not be written; it is held in memory all the same.
         """
         self._newest = checkpoint
+        # The server may have had it go back: what was kept of this round on is replaced, or stale.
+        self._own = [round_ for round_ in self._own if round_ < checkpoint.round]
         now = self._clock()
         if not asked and now - self._written < self._seconds:
             return
@@ -51,7 +52,7 @@ class Keeping:
         if not asked:
             self._own.append(checkpoint.round)
             if len(self._own) > _OWN:
-                self._store.remove(self._own.popleft())
+                self._store.remove(self._own.pop(0))
 
     def flush(self) -> None:
         """Write the newest state, if it is not yet.

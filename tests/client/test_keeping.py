@@ -83,6 +83,13 @@ def test_without_a_pause_every_round_is_written_and_two_are_left(store: Checkpoi
     assert store.rounds() == [1, 3, 4]
 
 
+def test_rounds_that_are_trained_again_are_kept_like_new_ones(store: CheckpointStore) -> None:
+    keeping = Keeping(store, 0.0)
+    for round_, asked in ((7, False), (8, False), (7, True), (8, False)):
+        keeping.keep(state(round_), asked=asked)
+    assert store.rounds() == [7, 8], "7 is the server's now, and 8 is newer than what it replaced"
+
+
 def test_the_newest_state_is_written_at_the_end(store: CheckpointStore, clock: Clock) -> None:
     keeping = Keeping(store, 10.0, clock)
     keeping.flush()
