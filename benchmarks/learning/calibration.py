@@ -25,9 +25,9 @@ from hetero_client.evaluation import ask_both
 from hetero_client.shards import load_test
 from hetero_client.thresholds import Target, lost_images
 from hetero_common.compute import Compute
-from hetero_common.rundir import read_events, read_plan
+from hetero_common.rundir import read_events
 from hetero_common.weights import read_file
-from hetero_server.initial import load_run
+from hetero_server.initial import InitialModel, load_run
 from hetero_server.suffix import Suffix
 
 _TARGETS = (
@@ -51,12 +51,12 @@ def main() -> None:
     data, images = run.parents[1] / run.parent.name, budget["images"]
     held_out = subset(arguments.zip, data.with_suffix(".held-out.zip"), images, held_out=5000)
     tested = subset(arguments.zip, data.with_suffix(".zip"), images)
-    plan = read_plan(run)
-    chosen_on, test = (load_test(f"folder:{z}", Path(), plan) for z in (held_out, tested))
+    initial = load_run(run)
+    chosen_on, test = (load_test(f"folder:{z}", Path(), initial.plan) for z in (held_out, tested))
     print(f"| {' | '.join(_HEADINGS)} |\n|{'---|' * len(_HEADINGS)}")
     measures = []
     for client, cut_layer in _one_of_each(run):
-        both = _Both(run, client, cut_layer)
+        both = _Both(initial, run / f"{client}.safetensors", cut_layer)
         here, there = both.ask(chosen_on.images), both.ask(test.images)
         answers = Answers.of(*there, test.labels)
         for target in _TARGETS:
@@ -103,11 +103,10 @@ def _calibration(answered: tuple[Tensor, Tensor], labels: Tensor, target: Target
 class _Both:
     """A client's exit, and the server that it would ask."""
 
-    def __init__(self, run: Path, client: str, cut_layer: int) -> None:
-        initial = load_run(run)
+    def __init__(self, initial: InitialModel, file: Path, cut_layer: int) -> None:
         self._rows = initial.plan.predict_rows
         self._model = DeviceModel(initial.plan, cut_layer, Compute())
-        weights, _ = read_file(run / f"{client}.safetensors")
+        weights, _ = read_file(file)
         self._model.load(weights)
         self._cut_layer = cut_layer
         self._suffix = Suffix(initial.fresh(cut_layer), initial.plan, Compute())

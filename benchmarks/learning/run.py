@@ -64,9 +64,10 @@ class Repetition:
         """Whether there is a record, and of these very settings."""
         if not self.record.exists():
             return False
-        held = yaml.safe_load((self.record / SETTINGS_FILE).read_text()) | {"run_dir": None}
-        asked = load(SimulationSettings, self.flags, "hetero-sim")
-        return held == yaml.safe_load(as_yaml(asked)) | {"run_dir": None}
+        asked = as_yaml(load(SimulationSettings, self.flags, "hetero-sim"))
+        held = (self.record / SETTINGS_FILE).read_text()
+        asked_for, measured = (yaml.safe_load(text) | {"run_dir": None} for text in (asked, held))
+        return bool(asked_for == measured)
 
     def _train(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Every method and every switch of hetero-sim, for a few steps each: does it run, and learn at all?
+"""Every method and every switch of hetero-sim, for a few steps each: does it run?
 
 python benchmarks/learning/smoke.py
 
@@ -58,10 +58,10 @@ def main() -> int:
     """Run all of it; 1 if something went wrong."""
     began = time.perf_counter()
     with TemporaryDirectory() as folder:
-        runs = [Path(folder, str(number)) for number, _ in enumerate(_all_flags())]
+        runs = {Path(folder, str(number)): flags for number, flags in enumerate(_all_flags())}
         wrong = [
             f"{' '.join(flags)}: {fault}"
-            for flags, run in zip(_all_flags(), runs, strict=True)
+            for run, flags in runs.items()
             if (fault := _fault(flags, run))
         ]
         with contextlib.redirect_stdout(io.StringIO()):

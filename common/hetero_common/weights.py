@@ -39,6 +39,13 @@ class Weights:
         """These and those of another; of what both hold, the other's."""
         return Weights(self.layers | other.layers, self.exits | other.exits)
 
+    def beyond(self, layer: int) -> Weights:
+        """Those of layers after this one, and of exits after such."""
+        return Weights(
+            {k: state for k, state in self.layers.items() if k > layer},
+            {k: state for k, state in self.exits.items() if k > layer},
+        )
+
     def flat(self) -> dict[str, Tensor]:
         """All tensors by their names in a file."""
         return {

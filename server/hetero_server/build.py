@@ -9,7 +9,7 @@ from hetero_server.orders import MIXED_ORDERS, ORDERS
 from hetero_server.roster import Observer
 from hetero_server.saving import Saving
 from hetero_server.settings import StrategySettings
-from hetero_server.strategies import build_strategy
+from hetero_server.strategies import build_strategy, no_exits
 
 
 def build_engine(
@@ -29,7 +29,7 @@ def build_engine(
         plan,
         compute,
         initial.fresh,
-        fresh_exits=initial.fresh_exits if settings.server_exits else lambda cut_layer: {},
+        fresh_exits=initial.fresh_exits if settings.server_exits else no_exits,
         aggregate_every=settings.aggregate_every,
     )
     # A replica sees its own client only, in order; whose batch is next makes no difference to it.

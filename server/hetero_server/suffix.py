@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hetero_common.aggregation import LayerStates
@@ -150,10 +149,13 @@ class Suffix:
             joint, early = self._forward(
                 [(entry.cut_layer, entry.activation) for entry in by_depth], deepest
             )
-            loss = _loss(joint, by_depth)
-            objective = loss
+            labels = _joined([entry.labels for entry in by_depth])
+            offsets = self._offsets(by_depth)
+            loss = objective = adjusted_cross_entropy(joint, labels, offsets)
             for logits in early:
-                objective = objective + self._plan.exit_weight * _loss(logits, by_depth)
+                own = None if offsets is None else offsets[: len(logits)]
+                early_loss = adjusted_cross_entropy(logits, labels[: len(logits)], own)
+                objective = objective + self._plan.exit_weight * early_loss
         if not math.isfinite(objective.detach()):
             raise NonFinite("the server's loss on this batch")
         objective.backward()  # type: ignore[no-untyped-call]
@@ -170,6 +172,14 @@ class Suffix:
             )
             for i, entry in enumerate(placed)
         ]
+
+    def _offsets(self, entries: Sequence[Entry]) -> Tensor | None:
+        """Of each row of these entries, (rows, classes); None where nothing is added to any."""
+        if all(entry.offsets is None for entry in entries):
+            return None
+        nothing = self._compute.place(torch.zeros(self._plan.classes))
+        each = ((nothing if e.offsets is None else e.offsets, len(e.labels)) for e in entries)
+        return torch.cat([offsets.expand(rows, -1) for offsets, rows in each])
 
     def _placed(self, entry: Entry) -> Entry:
         """Where the layers are; its activation gathers a gradient if the plan asks for one."""
@@ -215,17 +225,21 @@ class Suffix:
             logits, _ = self._forward(entering, training=False)
         return logits.float().softmax(dim=1).cpu()
 
-    def states(self, last: int | None = None) -> LayerStates:
-        """A copy of the state of all layers, or of those up to `last`."""
-        return layer_states({k: m for k, m in self._layers.items() if last is None or k <= last})
+    def states(self) -> LayerStates:
+        """A copy of the state of all layers."""
+        return layer_states(self._layers)
 
-    def exit_states(self, last: int) -> LayerStates:
-        """A copy of the state of the exits held, of those after layers up to `last`."""
-        return layer_states({k: m for k, m in self._exits.items() if k <= last})
+    def weights(self, last: int | None = None) -> Weights:
+        """A copy of the layers and exits held: of all, or of those up to layer `last`."""
+        layers, exits = (
+            {k: module for k, module in held.items() if last is None or k <= last}
+            for held in (self._layers, self._exits)
+        )
+        return Weights(layer_states(layers), layer_states(exits))
 
     def checkpoint(self) -> dict[str, Tensor]:
         """Everything it takes to go on: layers, exits and the optimizer's state."""
-        layers = nested("weights", Weights(self.states(), layer_states(self._exits)).flat())
+        layers = nested("weights", self.weights().flat())
         return layers | nested("optimizer", self._learner.state())
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -264,22 +278,6 @@ class Suffix:
 
 def _own_loss(entry: Entry, logits: Tensor) -> Tensor:
     return adjusted_cross_entropy(logits.float(), entry.labels, entry.offsets)
-
-
-def _loss(logits: Tensor, entries: Sequence[Entry]) -> Tensor:
-    """Mean cross-entropy of these logits, which are of the first entries, each with its offsets."""
-    labels = _joined([entry.labels for entry in entries])[: len(logits)]
-    if any(entry.offsets is not None for entry in entries):
-        offsets = torch.cat([_offset_rows(entry, logits) for entry in entries])
-        logits = logits + offsets[: len(logits)]
-    return F.cross_entropy(logits, labels)
-
-
-def _offset_rows(entry: Entry, logits: Tensor) -> Tensor:
-    rows = len(entry.labels)
-    if entry.offsets is None:
-        return logits.new_zeros(rows, logits.shape[1])
-    return entry.offsets.expand(rows, -1)
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:

@@ -18,7 +18,7 @@ from hetero_common.weights import Weights
 from hetero_server.initial import InitialModel
 from hetero_server.members import Member
 from hetero_server.orders import abreast, waiting
-from hetero_server.strategies import ClientBatch
+from hetero_server.strategies import ClientBatch, FreshLayers, no_exits
 from hetero_server.strategies.mixed import Mixed
 from hetero_server.suffix import Entry, StepResult, Suffix
 from server.test_orders import member, whole_round
@@ -26,6 +26,8 @@ from server.test_orders import member, whole_round
 MakeBatch = Callable[[int, int], tuple[Tensor, Tensor]]
 AT = StepAt(0, 0, 2)
 CUTS = {"far": 4, "near": 2, "next": 3, "beside": 2}
+COPIED = {"far": [], "near": [3, 4], "next": [4], "beside": [3, 4]}
+"""Which layers, and exits after them, the server holds for clients with these cuts."""
 
 
 @pytest.fixture
@@ -33,8 +35,10 @@ def mixed(plan: Plan, initial: InitialModel, compute: Compute) -> Mixed:
     return a_mixed(plan, initial, compute)
 
 
-def a_mixed(plan: Plan, initial: InitialModel, compute: Compute) -> Mixed:
-    strategy = Mixed(plan, compute, initial.fresh)
+def a_mixed(
+    plan: Plan, initial: InitialModel, compute: Compute, fresh_exits: FreshLayers = no_exits
+) -> Mixed:
+    strategy = Mixed(plan, compute, initial.fresh, fresh_exits)
     for client_id, cut_layer in CUTS.items():
         strategy.add(client_id, cut_layer)
     return strategy
@@ -231,12 +235,7 @@ def test_copies_of_one_layer_are_kept_together(mixed: Mixed, make_batch: MakeBat
     mixed.step(batches_of(make_batch))
     shared = mixed.layers()
     copies = mixed.copies(0, last=False)
-    assert {who: sorted(held.layers) for who, held in copies.items()} == {
-        "far": [],
-        "near": [3, 4],
-        "next": [4],
-        "beside": [3, 4],
-    }
+    assert {who: sorted(held.layers) for who, held in copies.items()} == COPIED
     client = {3: {name: torch.zeros_like(t) for name, t in shared[3].items()}}
     averaged = cross_layer_average(
         [copies["near"].layers, copies["beside"].layers, client], [1.0, 1.0, 2.0]
@@ -295,7 +294,7 @@ def test_exits_learn_from_all_that_has_passed_their_layer(
     rows = [len(entry.labels) for entry in entries]
     mean = sum(r.loss * n for r, n in zip(results, rows, strict=True)) / sum(rows)
     assert mean == pytest.approx(float(loss.detach()), rel=1e-4), "exits have no part in it"
-    exits = suffix.exit_states(last=6)
+    exits = suffix.weights().exits
     assert sorted(exits) == [3, 4, 5]
     for number, state in exits.items():
         for name, tensor in state.items():
@@ -312,10 +311,7 @@ def teaching(plan: Plan, compute: Compute) -> Mixed:
     """Mixed with exits; the deepest client is cut after layer 4."""
     plan = plan.model_copy(update=LISTED)
     initial = InitialModel(plan)
-    strategy = Mixed(plan, compute, initial.fresh, initial.fresh_exits)
-    for client_id, cut_layer in CUTS.items():
-        strategy.add(client_id, cut_layer)
-    return strategy
+    return a_mixed(plan, initial, compute, initial.fresh_exits)
 
 
 def test_exits_take_part_in_the_averages_in_the_place_of_who_is_cut_before(
@@ -323,12 +319,7 @@ def test_exits_take_part_in_the_averages_in_the_place_of_who_is_cut_before(
 ) -> None:
     teaching.step(batches_of(make_batch))
     copies = teaching.copies(0, last=False)
-    assert {who: sorted(held.exits) for who, held in copies.items()} == {
-        "far": [],
-        "near": [3, 4],
-        "next": [4],
-        "beside": [3, 4],
-    }
+    assert {who: sorted(held.exits) for who, held in copies.items()} == COPIED
     averaged = {4: {name: torch.zeros_like(t) for name, t in copies["next"].exits[4].items()}}
     teaching.adopt(Weights({}, averaged))
     assert not any(bool(t.any()) for t in teaching.copies(0, last=False)["near"].exits[4].values())

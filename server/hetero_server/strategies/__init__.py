@@ -10,6 +10,7 @@ from hetero_server.strategies.base import (
     FreshLayers,
     Strategy,
     all_at_once,
+    no_exits,
     one_by_one,
 )
 from hetero_server.strategies.mixed import Mixed
@@ -21,6 +22,7 @@ __all__ = [
     "Strategy",
     "all_at_once",
     "build_strategy",
+    "no_exits",
     "one_by_one",
 ]
 
@@ -31,7 +33,7 @@ def build_strategy(
     compute: Compute,
     fresh: FreshLayers,
     *,
-    fresh_exits: FreshLayers = lambda cut_layer: {},
+    fresh_exits: FreshLayers = no_exits,
     aggregate_every: int = 1,
 ) -> Strategy:
     """The strategy of this name: `sequential`, `averaging` or `mixed`.

@@ -22,6 +22,11 @@ FreshLayers = Callable[[int], Mapping[int, nn.Module]]
 some of these."""
 
 
+def no_exits(cut_layer: int) -> Mapping[int, nn.Module]:
+    """FreshLayers of a server that trains no exits."""
+    return {}
+
+
 @dataclass(frozen=True)
 class ClientBatch:
     """One mini-batch of a client.

@@ -53,17 +53,8 @@ class Mixed(Sequential):
         """What clients hold too, as a copy of each client that is cut before."""
         if not self._plan.averages_clients or not self._cuts:
             return {}
-        layers = self._suffix.states(last=self._deepest)
-        exits = self._suffix.exit_states(last=self._deepest)
-        return {
-            client_id: Weights(
-                *(
-                    {k: state for k, state in held.items() if k > cut_layer}
-                    for held in (layers, exits)
-                )
-            )
-            for client_id, cut_layer in self._cuts.items()
-        }
+        held = self._suffix.weights(last=self._deepest)
+        return {client_id: held.beyond(cut_layer) for client_id, cut_layer in self._cuts.items()}
 
     def adopt(self, averaged: Weights) -> None:
         """The shared model takes the averages too."""

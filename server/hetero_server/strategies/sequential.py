@@ -12,7 +12,7 @@ from hetero_common.compute import Compute
 from hetero_common.errors import RefusedInput
 from hetero_common.plan import Plan
 from hetero_common.weights import Weights
-from hetero_server.strategies.base import ClientBatch, FreshLayers, one_by_one
+from hetero_server.strategies.base import ClientBatch, FreshLayers, no_exits, one_by_one
 from hetero_server.suffix import StepResult, Suffix
 
 
@@ -20,7 +20,7 @@ class Sequential:
     """Holds layers min(cut layer)+1..L once; the least memory a server can do with.
 
     Args:
-        fresh_exits: For exits that are trained here too; by default those are the clients' alone.
+        fresh_exits: For exits that Mixed trains here too; by default the clients' are theirs alone.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Sequential:
         plan: Plan,
         compute: Compute,
         fresh: FreshLayers,
-        fresh_exits: FreshLayers = lambda cut_layer: {},
+        fresh_exits: FreshLayers = no_exits,
     ) -> None:
         self._plan = plan
         self._fresh = fresh
