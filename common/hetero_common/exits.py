@@ -16,14 +16,17 @@ from hetero_common.split import ExitHead
 
 _GRID = 4
 _WIDEN = 2
+_KERNELS = {"conv": (3,), "deep": (7, 7)}
+"""Of each separable convolution. Few layers lie before an exit, so it has to look far itself."""
 
 
 def build_exit(kind: ExitHeadKind, shape: tuple[int, ...], classes: int) -> nn.Module:
     """A fresh head for activations of (B, *shape), giving logits (B, classes).
 
     Args:
-        kind: `linear` pools to one number per channel; `grid` to 4x4; `conv` is a separable
-            convolution of stride 2 to twice the channels, then `linear`.
+        kind: `linear` pools to one number per channel; `grid` to 4x4; `conv` is a separable 3x3
+            convolution of stride 2 to twice the channels, then `linear`; `deep` has two of them
+            of 7x7, to four times the channels.
         shape: Of one activation. Without height and width every kind is `linear`.
         classes: Size of the logits.
     """
@@ -38,10 +41,14 @@ def build_exit(kind: ExitHeadKind, shape: tuple[int, ...], classes: int) -> nn.M
                 linear=nn.Linear(channels * _GRID * _GRID, classes),
             )
         )
-    return nn.Sequential(
-        OrderedDict(
-            depthwise=conv_bn_relu(channels, channels, 3, stride=2, groups=channels),
-            pointwise=conv_bn_relu(channels, _WIDEN * channels, 1),
-            head=ExitHead(_WIDEN * channels, classes),
-        )
-    )
+    stages: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, kernel_size in enumerate(_KERNELS[kind], start=1):
+        stages[f"separable{number}"] = _separable(channels, _WIDEN * channels, kernel_size)
+        channels *= _WIDEN
+    return nn.Sequential(stages | {"head": ExitHead(channels, classes)})
+
+
+def _separable(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
+    depthwise = conv_bn_relu(in_channels, in_channels, kernel_size, stride=2, groups=in_channels)
+    pointwise = conv_bn_relu(in_channels, out_channels, 1)
+    return nn.Sequential(OrderedDict(depthwise=depthwise, pointwise=pointwise))

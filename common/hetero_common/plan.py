@@ -13,7 +13,7 @@ from hetero_common import normalization
 from hetero_common.sampling import steps_per_epoch
 
 Feedback = Literal["none", "gradient", "logits"]
-ExitHeadKind = Literal["linear", "grid", "conv"]
+ExitHeadKind = Literal["linear", "grid", "conv", "deep"]
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,9 @@ class Plan(
     exits: str = "3,4,5"
     """Where a client has exits beside the one after its cut layer: nowhere (last), after each layer
     of its prefix (all), or after these layers of it, such as 3,4,5."""
-    exit_head: ExitHeadKind = "conv"
-    """What an exit sees: one number per channel, 4x4 per channel, or a separable convolution."""
+    exit_head: ExitHeadKind = "deep"
+    """What an exit sees: one number per channel, 4x4 per channel, or what one or two separable
+    convolutions make of it."""
     exit_weight: float = Field(1.0, ge=0)
     """Weight of the exit's loss on the client; 0 only makes sense with gradient feedback."""
     feedback: Feedback = "none"

@@ -24,7 +24,7 @@ def test_every_head_takes_every_activation(kind: ExitHeadKind, shape: tuple[int,
     assert logits.shape == (4, 7)
 
 
-@pytest.mark.parametrize("kind", ["grid", "conv"])
+@pytest.mark.parametrize("kind", ["grid", "conv", "deep"])
 def test_the_richer_heads_see_where_something_is(kind: ExitHeadKind) -> None:
     torch.manual_seed(0)
     head = build_exit(kind, (2, 8, 8), 3).eval()
