@@ -27,10 +27,10 @@ def test_every_head_takes_every_activation(kind: ExitHeadKind, shape: tuple[int,
 @pytest.mark.parametrize("kind", ["grid", "conv", "deep"])
 def test_the_richer_heads_see_where_something_is(kind: ExitHeadKind) -> None:
     torch.manual_seed(0)
-    head = build_exit(kind, (2, 8, 8), 3).eval()
-    spot, moved = torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8)
+    head = build_exit(kind, (8, 8, 8), 3).eval()
+    spot, moved = torch.zeros(1, 8, 8, 8), torch.zeros(1, 8, 8, 8)
     spot[0, 0, 1, 1] = moved[0, 0, 6, 1] = 100.0
-    linear = build_exit("linear", (2, 8, 8), 3)
+    linear = build_exit("linear", (8, 8, 8), 3)
     assert torch.allclose(linear(spot), linear(moved))
     if kind == "grid":
         assert not torch.allclose(head(spot), head(moved))
