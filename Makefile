@@ -23,7 +23,7 @@ demo: $(READY)  ## one server and three clients with different cut layers learn 
 	$(BIN)/python -m hetero_lab.fleet deploy/demo.yaml
 
 test: $(READY)  ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 learning-smoke: $(READY)  ## every method and switch of hetero-sim, for a few steps each
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/learning/smoke.py
