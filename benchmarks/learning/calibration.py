@@ -1,6 +1,6 @@
 """How well thresholds that were chosen on held-out images keep what was asked for, on test images.
 
-python benchmarks/learning/calibration.py "runs/learning/cifar10-small/default seed 0" --zip cifar10.zip
+python benchmarks/learning/calibration.py "runs/learning/.../default seed 0" --zip cifar10.zip
 
 Takes the weights of a run of `run.py`, on the machine that trained it. Thresholds are chosen on
 training images that the run has not trained on, by one client of each cut layer.
