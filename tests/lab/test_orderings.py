@@ -74,19 +74,19 @@ def trained(simulate: Simulate) -> Trained:
 
 
 def test_taking_part_is_worth_more_than_staying_alone(trained: Trained) -> None:
-    assert trained(*METHODS["default"]).exit > trained(*METHODS["isolated"]).exit + 4.5
+    assert trained(*METHODS["default"]).exit > trained(*METHODS["isolated"]).exit + 10
 
 
 def test_one_average_over_clients_and_server_is_what_makes_it_work(trained: Trained) -> None:
     default, apart = trained(*METHODS["default"]), trained(*METHODS["apart"])
-    assert default.exit > apart.exit + 4.5
-    assert default.server > apart.server + 12
+    assert default.exit > apart.exit + 10
+    assert default.server > apart.server + 18
 
 
 def test_the_default_preset_beats_the_plain_method_on_as_many_images(trained: Trained) -> None:
     default, paper = trained(*METHODS["default"]), trained(*METHODS["paper"])
-    assert default.exit > paper.exit + 18
-    assert default.server > paper.server + 2.5
+    assert default.exit > paper.exit + 20
+    assert default.server > paper.server + 5
 
 
 def test_nothing_is_better_than_to_train_the_whole_model_on_all_data(trained: Trained) -> None:
@@ -94,8 +94,8 @@ def test_nothing_is_better_than_to_train_the_whole_model_on_all_data(trained: Tr
 
 
 @pytest.mark.parametrize("more", ["default", "all exits"])
-def test_more_exits_are_not_worse_than_the_last_alone(trained: Trained, more: str) -> None:
-    assert trained(*METHODS[more]).exit > trained(*METHODS["last exit"]).exit - 2
+def test_more_exits_are_better_than_the_last_alone(trained: Trained, more: str) -> None:
+    assert trained(*METHODS[more]).exit > trained(*METHODS["last exit"]).exit + 2
 
 
 def test_interleaved_steps_beat_one_client_after_another_under_label_skew(trained: Trained) -> None:
