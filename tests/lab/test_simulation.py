@@ -346,7 +346,7 @@ def test_centralized_training_learns(simulate: Simulate) -> None:
 @pytest.mark.parametrize("strategy", ["sequential", "averaging"])
 def test_split_training_learns_on_both_sides(simulate: Simulate, strategy: str) -> None:
     flags = ("--strategy", strategy, "--order", "interleaved", "--eval-every", "5")
-    run = simulate(*SMALL, *LEARNING, *flags)
+    run = simulate(*SMALL, *LEARNING, *flags, "--exit-head", "conv")
     evaluations = events(run, "evaluation")
     assert [(e["round"], e["samples"]) for e in evaluations] == [
         *([(4, 50)] * 3 + [(9, 50)] * 3 + [(14, 364)] * 3)

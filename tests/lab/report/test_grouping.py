@@ -101,7 +101,7 @@ def test_facts_tell_what_was_run() -> None:
         "Rounds": "2",
         "Steps": "1 a round, batches of 8",
         "Optimizer": "sgd, learning rate 0.1 on clients, 0.1 on the server, cosine",
-        "Exits": "3,4,5, conv head",
+        "Exits": "3,4,5, deep head",
         "Feedback": "none",
         "Client aggregation": "round",
         "Wire": "fp32 activations",
