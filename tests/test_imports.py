@@ -206,6 +206,24 @@ def test_the_bench_loads_no_grpc() -> None:
     assert not loaded & {"grpc", "hetero_common.rpc", "hetero_splitee"}
 
 
+TRAIN = """
+import sys
+from hetero_lab.__main__ import main
+assert main(sys.argv[1:]) == 0
+print("torch._dynamo" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_training_loads_no_compiler(optimizer: str, tmp_path: Path) -> None:
+    flags = ["--model", "tinycnn", "--image-size", "8", "--dataset", "digits", "--rounds", "2"]
+    flags += ["--clients", "2", "--optimizer", optimizer, "--run-dir", str(tmp_path / "run")]
+    program = [sys.executable, "-c", TRAIN, *flags]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "False"
+
+
 # The tables, and what the rules can see.
 
 

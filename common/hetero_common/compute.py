@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hetero_common import onednn
+from hetero_common import onednn, optimizers
 from hetero_common.errors import NonFinite, SettingsError
 from hetero_common.plan import Plan, StepAt
 from hetero_common.sampling import derive_seed
@@ -144,8 +144,8 @@ class Learner:
     def _build(self, group: dict[str, Any]) -> torch.optim.Optimizer:
         plan = self._plan
         if plan.optimizer == "adam":
-            return torch.optim.Adam([group], lr=self._base_lr, weight_decay=plan.weight_decay)
-        return torch.optim.SGD(
+            return optimizers.Adam([group], lr=self._base_lr, weight_decay=plan.weight_decay)
+        return optimizers.SGD(
             [group],
             lr=self._base_lr,
             momentum=plan.momentum,
