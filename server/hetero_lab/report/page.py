@@ -31,7 +31,7 @@ def run_page(run: Run, figures: Figures) -> bytes:
             _section("What was run", _facts({"Run": run.name} | facts(run)), *_notes(run)),
             *_figure_sections(figures),
             *_table_sections([tables.cuts_table(run), tables.clients_table(run)]),
-            *_table_sections([tables.incidents_table(run)]),
+            *_table_sections([tables.classes_table(run), tables.incidents_table(run)]),
         ],
     )
 
@@ -44,7 +44,9 @@ def comparison_page(groups: Sequence[Group], figures: Figures) -> bytes:
         [
             *_table_sections([tables.results_table(groups)]),
             *_figure_sections(figures),
-            *_table_sections([tables.compared_cuts_table(groups)]),
+            *_table_sections(
+                [tables.compared_cuts_table(groups), tables.compared_classes_table(groups)]
+            ),
             _section("What was run", _facts(common(runs))),
             *_table_sections([tables.differences_table(groups), tables.runs_table(groups)]),
             _section("Each run", *(_details(run) for run in runs)),
@@ -70,7 +72,7 @@ def _table_sections(shown: Iterable[Table | None]) -> list[str]:
 
 
 def _details(run: Run) -> str:
-    shown = [tables.clients_table(run), tables.incidents_table(run)]
+    shown = [tables.clients_table(run), tables.classes_table(run), tables.incidents_table(run)]
     parts = [
         f"<h3>{_text(table.title)}</h3>\n{_table(table)}" for table in shown if table is not None
     ]

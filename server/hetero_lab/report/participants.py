@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 
@@ -15,6 +15,9 @@ from hetero_lab.report.history import Event
 from hetero_lab.report.records import Curve, Measurement, Participant, Payload, Source
 
 _Share = Annotated[float, Field(ge=0, le=1)]
+_Shares = tuple[_Share | None, ...]
+
+Value = TypeVar("Value")
 
 
 class _Joined(BaseModel, frozen=True):
@@ -68,6 +71,9 @@ class _Evaluated(_Measured, frozen=True):
     offload_share: _Share | None = None
     only_server_right: _Share | None = None
     curve: tuple[_Point, ...] = ()
+    exit_class_accuracy: _Shares | None = None
+    server_class_accuracy: _Shares | None = None
+    class_accuracy: _Shares | None = None
 
 
 @dataclass
@@ -182,19 +188,27 @@ class _Histories:
         history = self._named(event)
         # An averaged prefix answers from its exit; without a cut layer there is none.
         is_exit = event.cut_layer is not None and event.accuracy is not None
+        exit_, exit_classes = event.exit_accuracy, event.exit_class_accuracy
+        server, server_classes = event.server_accuracy, event.server_class_accuracy
+        if is_exit:
+            exit_, exit_classes = event.accuracy, event.class_accuracy
+        elif event.accuracy is not None:
+            server, server_classes = event.accuracy, event.class_accuracy
         history.tests[event.round] = Measurement(
             event.round,
-            self._exit(event.accuracy if is_exit else event.exit_accuracy),
-            event.server_accuracy if event.accuracy is None or is_exit else event.accuracy,
+            self._exit(exit_),
+            server,
             self._payload(history, event),
             event.samples,
             self._exit(event.threshold),
             self._exit(event.threshold_accuracy),
             self._exit(event.offload_share),
-            _curve(event) if self._has_trained_exits else None,
+            self._exit(_curve(event)),
+            self._exit(exit_classes) or (),
+            server_classes or (),
         )
 
-    def _exit(self, value: float | None) -> float | None:
+    def _exit(self, value: Value | None) -> Value | None:
         """What an exit has a part in, unless it knows nothing."""
         return value if self._has_trained_exits else None
 

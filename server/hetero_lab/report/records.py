@@ -10,6 +10,9 @@ from typing import Any
 from hetero_common.control import OperatingPoint
 from hetero_common.plan import Plan
 
+ByClass = tuple[float | None, ...]
+"""A share of the images of each class, in the order of the labels; empty if it was not recorded."""
+
 
 class Source(enum.Enum):
     """Who has recorded a run."""
@@ -67,6 +70,8 @@ class Measurement:
         combined: Of both together at this threshold.
         offload_share: Share of images that the server answers then.
         curve: What other thresholds give.
+        exit_classes: As `exit`, of each class; None for a class without images.
+        server_classes: Likewise as `server`.
     """
 
     round: int
@@ -78,6 +83,8 @@ class Measurement:
     combined: float | None = None
     offload_share: float | None = None
     curve: Curve | None = None
+    exit_classes: ByClass = ()
+    server_classes: ByClass = ()
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from operator import attrgetter
 
 from hetero_lab.report.facts import OF_EACH_RUN, common, facts
 from hetero_lab.report.grouping import Group
-from hetero_lab.report.records import Participant, Run
+from hetero_lab.report.records import ByClass, Measurement, Participant, Run
 from hetero_lab.report.spread import Spread, mean
 from hetero_lab.report.strands import (
     Quantity,
@@ -20,7 +20,11 @@ from hetero_lab.report.strands import (
     run_strand,
 )
 
+Side = Callable[[Measurement], ByClass]
+"""Whose accuracies are meant."""
+
 _MOST_INCIDENTS = 200
+_MOST_CLASSES = 20
 _NOTHING = "–"  # noqa: RUF001 - the dash of tables
 _ACCURACIES: tuple[tuple[str, Quantity], ...] = (
     ("exit %", attrgetter("exit")),
@@ -28,6 +32,8 @@ _ACCURACIES: tuple[tuple[str, Quantity], ...] = (
     ("combined %", attrgetter("combined")),
     ("offloaded %", attrgetter("offload_share")),
 )
+_EXITS: Side = attrgetter("exit_classes")
+_SERVERS: Side = attrgetter("server_classes")
 _HEADINGS = tuple(heading for heading, _ in _ACCURACIES)
 
 
@@ -112,6 +118,50 @@ def compared_cuts_table(groups: Sequence[Group]) -> Table | None:
     return Table("Cut layers", ("label", "cut layer", *_HEADINGS), tuple(rows), caption=caption)
 
 
+def classes_table(run: Run) -> Table | None:
+    """One row for each class, or for those known worst; None if that was not recorded."""
+    everyone = run_strand(run)
+    columns = [(f"exit, {strand.label} %", strand, _EXITS) for strand in cut_strands(run)]
+    columns.append(("server %", everyone, _SERVERS))
+    shown = [
+        (heading, [strand.at_last(_of_class(side, label)) for label in range(run.plan.classes)])
+        for heading, strand, side in columns
+    ]
+    shown = [(heading, spreads) for heading, spreads in shown if any(spreads)]
+    if not shown:
+        return None
+    _, last = shown[-1]
+    known = [1.0 if spread is None else spread.mean for spread in last]
+    labels = sorted(sorted(range(len(known)), key=known.__getitem__)[:_MOST_CLASSES])
+    rows = tuple((str(k), *(_percent(spreads[k]) for _, spreads in shown)) for k in labels)
+    caption = (
+        "Accuracy on the test images of each class: mean and standard deviation (n - 1) of the "
+        "clients."
+    )
+    if len(labels) < len(known):
+        caption += f" Of {len(known)} classes those {len(labels)} that the last column knows worst."
+    return Table("Classes", ("class", *(heading for heading, _ in shown)), rows, caption=caption)
+
+
+def compared_classes_table(groups: Sequence[Group]) -> Table | None:
+    """One row for each label, with its worst and best class; None if that was not recorded."""
+    quantities = [_extreme(side, extreme) for side in (_EXITS, _SERVERS) for extreme in (min, max)]
+    rows = []
+    for group in groups:
+        strand = group_strand(group)
+        spreads = [strand.at_last(quantity) for quantity in quantities]
+        if any(spreads):
+            rows.append((group.label, *map(_percent, spreads)))
+    if not rows:
+        return None
+    headings = ("exit worst %", "exit best %", "server worst %", "server best %")
+    caption = (
+        "Accuracy on the test images of the class that a client's exit or server knows worst, or "
+        "best: mean over clients; of several runs, mean and standard deviation (n - 1)."
+    )
+    return Table("Classes", ("label", *headings), tuple(rows), caption=caption)
+
+
 def differences_table(groups: Sequence[Group]) -> Table | None:
     """What was run, as far as it is not the same in all runs: a column for each label."""
     told = [[facts(run) for run in group.runs] for group in groups]
@@ -168,6 +218,20 @@ def _client_row(participant: Participant) -> tuple[str, ...]:
         _count(participant.steps),
         _NOTHING if payload is None else f"{payload.sent / 1e6:,.2f}",
         _NOTHING if payload is None else f"{payload.received / 1e6:,.2f}",
+    )
+
+
+def _of_class(side: Side, label: int) -> Quantity:
+    def quantity(measurement: Measurement) -> float | None:
+        shares = side(measurement)
+        return shares[label] if label < len(shares) else None
+
+    return quantity
+
+
+def _extreme(side: Side, extreme: Callable[..., float | None]) -> Quantity:
+    return lambda measurement: extreme(
+        (share for share in side(measurement) if share is not None), default=None
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -60,6 +61,10 @@ def run_of(*participants: Participant, method: str = "sequential", seed: int = 0
         is_finished=True,
         notes=(),
     )
+
+
+def planned(run: Run, **changes: object) -> Run:
+    return dataclasses.replace(run, plan=run.plan.model_copy(update=changes))
 
 
 def write_run(

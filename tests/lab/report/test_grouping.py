@@ -11,14 +11,10 @@ from hetero_lab.report.facts import common, facts, title
 from hetero_lab.report.grouping import group
 from hetero_lab.report.records import Run, Source
 from hetero_server.settings import StrategySettings
-from lab.report.made_up import measured, participant, run_of
+from lab.report.made_up import measured, participant, planned, run_of
 
 A = participant("a", 3, measured(1))
 B = participant("b", 3, measured(1))
-
-
-def planned(run: Run, **changes: object) -> Run:
-    return dataclasses.replace(run, plan=run.plan.model_copy(update=changes))
 
 
 def grouped(*runs: Run) -> dict[str, list[int]]:

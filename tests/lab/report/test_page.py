@@ -12,8 +12,8 @@ import pytest
 from hetero_lab.report.grouping import Group
 from hetero_lab.report.making import PAGE_FILE, compare, report_on
 from hetero_lab.report.reading import read_run
-from hetero_lab.report.records import Incident, Run
-from lab.report.made_up import CURVE, measured, participant, run_of
+from hetero_lab.report.records import Incident, Participant, Run
+from lab.report.made_up import CURVE, measured, participant, planned, run_of
 from lab.test_simulation import SMALL
 
 if TYPE_CHECKING:
@@ -123,6 +123,41 @@ def test_a_comparison_has_means_and_deviations_of_its_runs() -> None:
         ["Cut layers", "3", "1, 2"],
     ]
     assert page.texts["summary"] == [f"runs/made-up: sequential, seed {seed}" for seed in (1, 2, 0)]
+
+
+def by_class(cut: int, exit_: tuple[float | None, ...], server: tuple[float, ...]) -> Participant:
+    last = dataclasses.replace(measured(0), exit_classes=exit_, server_classes=server)
+    return participant(f"c{cut}", cut, last)
+
+
+def test_classes_have_a_row_each() -> None:
+    run = run_of(by_class(1, (0.5, None, 0.1), (0.9, 0.8, 0.7)), by_class(2, (), (0.7, 0.8, 0.7)))
+    page = Page(page_of(planned(run, classes=3)))
+    assert page.texts["h2"][-1] == "Classes"
+    assert page.texts["th"][-3:] == ["class", "exit, cut 1 %", "server %"]
+    assert page.texts["td"][-9:] == [
+        *("0", "50.00", "80.00 ± 14.14"),
+        *("1", "–", "80.00 ± 0.00"),  # noqa: RUF001
+        *("2", "10.00", "70.00 ± 0.00"),
+    ]
+
+
+def test_of_many_classes_those_are_shown_that_are_known_worst() -> None:
+    known = tuple(k / 100 for k in range(100))
+    page = Page(page_of(planned(run_of(by_class(1, known[::-1], known)), classes=100)))
+    assert page.texts["td"][-60::3] == [str(k) for k in range(20)]
+    assert "Of 100 classes those 20 that the last column knows worst." in page.texts["p"][-1]
+
+
+def test_a_comparison_has_the_worst_and_the_best_class_of_each_label() -> None:
+    one = run_of(by_class(1, (0.5, None, 0.1), (0.9, 0.8, 0.7)))
+    other = run_of(by_class(1, (0.5, None, 0.3), (0.9, 0.8, 0.3)), seed=1)
+    groups = [Group("skewed", (one, other)), Group("old", (a_run(),))]
+    page = Page(compare(groups)[PAGE_FILE])
+    assert row(page, "20.00 ± 14.14")[:4] == [
+        *("20.00 ± 14.14", "50.00 ± 0.00", "50.00 ± 28.28", "90.00 ± 0.00"),
+    ]
+    assert page.texts["h2"].count("Classes") == 1
 
 
 HOSTILE = "<script>alert(1)</script>\"'&\x00\ud800\u202e"

@@ -71,6 +71,9 @@ def test_a_simulated_run_is_read_exactly(simulated: Path) -> None:
             Curve(tuple(OperatingPoint(**p) for p in e["curve"]), e["only_server_right"])
             for e in tests
         ]
+        assert [(m.exit_classes, m.server_classes) for m in each.tests] == [
+            (tuple(e["exit_class_accuracy"]), tuple(e["server_class_accuracy"])) for e in tests
+        ]
 
 
 def test_payload_is_activations_feedback_and_weights_of_training(simulated: Path) -> None:
@@ -109,6 +112,8 @@ def test_every_method_is_read(method: str, simulate: Simulate) -> None:
         has_server = method not in ("isolated", "fedavg-prefix")
         has_exit = method in ("split", "isolated", "fedavg-prefix")
         assert (each.last.server is not None, each.last.exit is not None) == (has_server, has_exit)
+        assert len(each.last.server_classes) == (10 if has_server else 0)
+        assert len(each.last.exit_classes) == (10 if has_exit else 0)
         assert (each.payload is None) == (method in ("centralized", "isolated"))
 
 
