@@ -6,6 +6,7 @@ others see where in the image something is, for more parameters and more arithme
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 
 from torch import nn
@@ -16,8 +17,9 @@ from hetero_common.split import ExitHead
 
 _GRID = 4
 _WIDEN = 2
-_KERNELS = {"conv": (3,), "deep": (7, 7)}
-"""Of each separable convolution. Few layers lie before an exit, so it has to look far itself."""
+_WIDEST = 4
+_KERNEL = {"conv": 3, "deep": 7}
+"""Few layers lie before an exit, so it has to look far itself."""
 
 
 def build_exit(kind: ExitHeadKind, shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -25,8 +27,9 @@ def build_exit(kind: ExitHeadKind, shape: tuple[int, ...], classes: int) -> nn.M
 
     Args:
         kind: `linear` pools to one number per channel; `grid` to 4x4; `conv` is a separable 3x3
-            convolution of stride 2 to twice the channels, then `linear`; `deep` has two of them
-            of 7x7, to four times the channels.
+            convolution of stride 2 to twice the channels, then `linear`; `deep` has as many of
+            them, of 7x7, as halve the activation to 4x4, each to twice the channels but to no
+            more than four times those of the activation.
         shape: Of one activation. Without height and width every kind is `linear`.
         classes: Size of the logits.
     """
@@ -42,10 +45,16 @@ def build_exit(kind: ExitHeadKind, shape: tuple[int, ...], classes: int) -> nn.M
             )
         )
     stages: OrderedDict[str, nn.Module] = OrderedDict()
-    for number, kernel_size in enumerate(_KERNELS[kind], start=1):
-        stages[f"separable{number}"] = _separable(channels, _WIDEN * channels, kernel_size)
-        channels *= _WIDEN
+    widest = _WIDEST * channels
+    for number in range(1, _num_stages(kind, max(shape[1:])) + 1):
+        wider = min(_WIDEN * channels, widest)
+        stages[f"separable{number}"] = _separable(channels, wider, _KERNEL[kind])
+        channels = wider
     return nn.Sequential(stages | {"head": ExitHead(channels, classes)})
+
+
+def _num_stages(kind: ExitHeadKind, size: int) -> int:
+    return 1 if kind == "conv" else max(1, math.ceil(math.log2(size / _GRID)))
 
 
 def _separable(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:

@@ -41,6 +41,29 @@ def test_the_richer_heads_see_where_something_is(kind: ExitHeadKind) -> None:
         assert not torch.allclose(head(pair), head(apart))
 
 
+@pytest.mark.parametrize(
+    ("size", "channels"),
+    [
+        ((1, 1), [12]),
+        ((4, 4), [12]),
+        ((8, 8), [12]),
+        ((16, 16), [12, 24]),
+        ((17, 3), [12, 24, 24]),
+        ((32, 32), [12, 24, 24]),
+        ((96, 96), [12, 24, 24, 24, 24]),
+    ],
+)
+def test_the_deep_head_halves_what_it_sees_to_4x4(
+    size: tuple[int, int], channels: list[int]
+) -> None:
+    stages = list(build_exit("deep", (6, *size), 7).children())[:-1]
+    seen = torch.randn(2, 6, *size)
+    for stage, expected in zip(stages, channels, strict=True):
+        seen = stage(seen)
+        assert seen.shape[1] == expected
+    assert max(seen.shape[2:]) <= 4
+
+
 @each_kind
 def test_a_client_has_the_exits_that_the_plan_says(kind: ExitHeadKind) -> None:
     last = device_model(plan_of(exit_head=kind), cut_layer=3)
