@@ -69,7 +69,7 @@ class Plan(
     """Where a client has exits beside the one after its cut layer: nowhere (last), after each layer
     of its prefix (all), or after these layers of it, such as 3,4,5."""
     exit_head: ExitHeadKind = "deep"
-    """What an exit sees: one number per channel, 4x4 per channel, or what one or two separable
+    """What an exit sees: one number per channel, 4x4 per channel, or what separable
     convolutions make of it."""
     exit_weight: float = Field(1.0, ge=0)
     """Weight of the exit's loss on the client; 0 only makes sense with gradient feedback."""
