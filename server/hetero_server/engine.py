@@ -40,6 +40,8 @@ from hetero_server.strategies import Strategy
 from hetero_server.tally import StepOutcome
 from hetero_server.work import BoundaryWork, Outcome, Saved, SaveWork, StepWork, Work
 
+_FINISH = Finish("all rounds are done")
+
 
 class Engine:
     """One run.
@@ -136,7 +138,7 @@ class Engine:
         member.attached = True
         member.progress += 1
         if self.phase is Phase.FINISHED:
-            self._finish(member)
+            member.outbox.append(_FINISH)
         elif member.is_awaited:
             self._tell_again(member)
         self._advance()
@@ -317,12 +319,11 @@ class Engine:
     def _start_round(self) -> None:
         members = self.roster.gather()
         self.phase = Phase.TRAINING if members else Phase.WAITING
-        push = self.plan.pushes_after(self.round)
         keep_from, save = self._saving.begin(self.round, self.plan) if self._saving else (0, False)
+        push = self.plan.pushes_after(self.round)
+        start = StartRound(self.round, 0, False, push, keep_from=keep_from, save=save)
         for member in members:
-            member.begin_round(
-                StartRound(self.round, member.steps, member.needs_pull, push, 0, keep_from, save)
-            )
+            member.begin_round(start)
             self._tell(member, MemberState.TRAINING, member.start)
 
     def _tell(self, member: Member, state: MemberState, directive: Directive | None) -> None:
@@ -390,11 +391,8 @@ class Engine:
         if self.plan.is_last(self.round):
             self.phase = Phase.FINISHED
             for member in self.roster.attached():
-                self._finish(member)
+                member.outbox.append(_FINISH)
             self._observe("finished", rounds=self.plan.rounds)
         else:
             self.round += 1
             self._start_round()
-
-    def _finish(self, member: Member) -> None:
-        member.outbox.append(Finish("all rounds are done"))

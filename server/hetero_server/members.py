@@ -7,7 +7,7 @@ import enum
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hetero_common.codec import Payload
@@ -207,8 +207,9 @@ class Member:
         return self.report is not None and self.applied == self.steps
 
     def begin_round(self, start: StartRound) -> None:
-        """Count on it in a new round, and forget the last one's progress."""
-        self.in_round, self.released, self.start = True, False, start
+        """Count on it in a new round of its own length, and forget the last one's progress."""
+        self.in_round, self.released = True, False
+        self.start = replace(start, steps=self.steps, pull_state=self.needs_pull)
         if self.completed is None:
             self.first_round, self.completed = start.round, start.round - 1
         self.received = self.inherited = 0
