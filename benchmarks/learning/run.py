@@ -3,9 +3,10 @@
 python benchmarks/learning/run.py baselines --zip cifar10.zip
 
 `tables.yaml` says what a table's runs are. What was measured is kept in `measured/`; a run that is
-there, of the same settings, is not repeated. So an interrupted table goes on where it stopped, and
-without --zip the table is printed of what there is. With --tune the test images are not touched:
-runs are tested on training images that none of them trains on.
+there, of the same settings, is not repeated, so that an interrupted table goes on where it stopped.
+Whoever changes what a method does deletes its records. Without --zip the table is printed of what
+there is. With --tune the test images are not touched: runs are tested on training images that none
+of them trains on.
 """
 
 from __future__ import annotations
