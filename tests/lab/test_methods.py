@@ -123,8 +123,11 @@ def test_splitfed_is_the_split_run_with_its_settings(
 ) -> None:
     cut = (*SMALL, *TWO, "--cut-layers", "3")
     named = simulate(*cut, "--method", method)
-    spelt = simulate(*cut, "--strategy", strategy, "--feedback", "gradient", "--exit-weight", "0")
+    no_exit = ("--exit-weight", "0", "--exits", "last", "--exit-head", "linear")
+    spelt = simulate(*cut, "--strategy", strategy, "--feedback", "gradient", *no_exit)
     assert bits(named / MODEL_FILE) == bits(spelt / MODEL_FILE)
+    pushed = [[event.get("bytes_pushed") for event in read_events(run)] for run in (named, spelt)]
+    assert pushed[0] == pushed[1]
 
 
 def test_splitfed_has_one_cut(capsys: pytest.CaptureFixture[str]) -> None:

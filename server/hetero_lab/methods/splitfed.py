@@ -38,5 +38,6 @@ def _with(
             "feedback": "gradient",
             "exit_weight": 0.0,
             "exits": "last",
+            "exit_head": "linear",  # the one with the fewest bytes, since it is averaged too
         }
     )
