@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from hetero_common.classwise import class_accuracies
@@ -23,7 +23,6 @@ class StartRound:
     steps: int
     pull_state: bool
     push_state: bool
-    _: KW_ONLY
     first_step: int = 0
     keep_from: int = 0
     save: bool = False

@@ -99,4 +99,7 @@ def test_what_grpc_says_of_calls_at_its_end_is_no_fault(caplog: pytest.LogCaptur
         assert isinstance(servicer.seen, grpc.aio.BaseError)
 
     asyncio.run(asyncio.wait_for(play(), SECONDS))
-    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    # All event loops of a process share gRPC's poller: it may still have an event for one that an
+    # earlier test has closed.
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert not [error for error in errors if "PollerCompletionQueue._handle_events" not in error]
