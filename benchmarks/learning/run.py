@@ -27,6 +27,7 @@ from subsets import subset
 
 from hetero_common.rundir import SETTINGS_FILE
 from hetero_common.settings import as_yaml, load
+from hetero_lab.methods import METHODS
 from hetero_lab.report.grouping import group
 from hetero_lab.report.making import compare
 from hetero_lab.report.reading import read_run
@@ -65,7 +66,8 @@ class Repetition:
         """Whether there is a record, and of these very settings."""
         if not self.record.exists():
             return False
-        asked = as_yaml(load(SimulationSettings, self.flags, "hetero-sim"))
+        given = load(SimulationSettings, self.flags, "hetero-sim")
+        asked = as_yaml(METHODS[given.method].settings(given))
         held = (self.record / SETTINGS_FILE).read_text()
         asked_for, measured = (yaml.safe_load(text) | {"run_dir": None} for text in (asked, held))
         return bool(asked_for == measured)
