@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from client.test_trainer import device_model, plan_of, some_images
+from client.plain_client import device_model, plan_of, some_images
 from hetero_client.trainer import Trainer
 from hetero_common.exits import build_exit
 from hetero_common.plan import ExitHeadKind

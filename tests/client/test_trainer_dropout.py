@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from client.test_trainer import PLAN, assert_same_bits, device_model, plan_of, some_images
+from client.plain_client import PLAN, assert_same_bits, device_model, plan_of, some_images
 from hetero_client.trainer import Shard, Trainer
 from hetero_common.weights import layer_states, numbered
 

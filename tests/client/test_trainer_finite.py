@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client.test_trainer import PLAN, device_model, some_images
+from client.plain_client import PLAN, device_model, some_images
 from hetero_client.trainer import Trainer
 from hetero_common.errors import NonFinite
 from hetero_common.plan import ExitHeadKind
