@@ -237,7 +237,7 @@ class Participation:
                 raise UnknownSession(f"the state at the end of round {self._base + 1} is gone")
         self._link.forget_sent()  # of a round that has closed without them
         if start.pull_state:
-            self._trainer.model.load(self._link.pull_state())
+            self._trainer.pull(self._link.pull_state())
         if self._base is None:
             self._save(start.round - 1, asked=True)
         self._trainer.begin_round()
@@ -282,7 +282,7 @@ class Participation:
 
     def _finish_round(self, start: StartRound) -> None:
         if start.push_state:
-            self._link.push_state(start.round, self._trainer.model.weights())
+            self._link.push_state(start.round, self._trainer.push())
         # Before the report: after it, the server may count on it.
         self._save(start.round, asked=start.save)
         report = self._trainer.round_done(start.round)
@@ -311,7 +311,7 @@ class Participation:
     def _evaluate(self, request: Evaluate) -> None:
         model = self._trainer.model
         if request.pull_state:
-            model.load(self._link.pull_state())
+            self._trainer.pull(self._link.pull_state())
         test = self._test if request.last else self._test.first(self._eval_samples)
         self._progress.evaluating(len(test.labels))
         evaluation = evaluate(

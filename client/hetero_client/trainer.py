@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hetero_client.device_model import DeviceModel
+from hetero_common.changes import pack
 from hetero_common.checkpoints import nested, within
 from hetero_common.compute import Learner, seed_step
 from hetero_common.control import RoundDone
@@ -76,6 +77,7 @@ class Trainer:
         offsets = logit_offsets(plan, self.class_counts)
         self._offsets = None if offsets is None else model.compute.place(offsets)
         self._pending: _Pending | None = None
+        self._pulled = Weights()
         self.start_anew()
 
     def forward(self, round_: int, step: int) -> Sent:
@@ -127,6 +129,15 @@ class Trainer:
         else:
             objective.backward()  # type: ignore[no-untyped-call]
         self._learner.step(StepAt(round_, step, self._steps))
+
+    def pull(self, weights: Weights) -> None:
+        """Go on with the server's weights."""
+        self.model.load(weights)
+        self._pulled = weights
+
+    def push(self) -> dict[str, Tensor]:
+        """The tensors that the server is to get of the weights."""
+        return pack(self.model.weights(), self._pulled, self._plan.push_dtype)
 
     def checkpoint(self) -> dict[str, Tensor]:
         """Everything it takes to go on from here: weights and optimizer."""

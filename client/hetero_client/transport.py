@@ -6,7 +6,7 @@ import io
 import logging
 import queue
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,7 @@ from hetero_common.errors import ServerUnreachable, VersionMismatch
 from hetero_common.frames import frames
 from hetero_common.plan import Plan
 from hetero_common.version import PROTOCOL_VERSION
-from hetero_common.weights import Weights
+from hetero_common.weights import Weights, tensors_to_bytes
 from hetero_splitee.v1 import service_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -267,9 +267,9 @@ class ServerLink:
         assert self._stream is not None, "a report answers a directive"
         self._stream.report(report)
 
-    def push_state(self, round_: int, weights: Weights) -> None:
-        """Send prefix and exit at the end of a round."""
-        data = memoryview(weights.to_bytes())
+    def push_state(self, round_: int, packed: Mapping[str, Tensor]) -> None:
+        """Send prefix and exits at the end of a round, as the trainer has packed them."""
+        data = memoryview(tensors_to_bytes(packed))
         header = pb.StateHeader(round=round_, bytes=data.nbytes)
         self._calls.unary("PushState", frames(pb.PushStateRequest(header=header), data), None)
         self.bytes_sent += data.nbytes

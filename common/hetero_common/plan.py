@@ -86,6 +86,9 @@ class Plan(
     """Rounds between evaluations; 0: only at the end, where there always is one."""
     wire: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
     """How activations travel."""
+    weights_wire: Literal["fp32", "bf16"] = "bf16"
+    """How the weights travel that clients push where they are averaged: fp32 exactly, bf16 as what
+    the round has changed of them, in half the bytes."""
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     """Arithmetic of both sides; auto: bf16 where the hardware multiplies it faster."""
     seed: int = Field(0, ge=0, lt=2**63)
@@ -147,6 +150,11 @@ class Plan(
     def pushes_after(self, round_: int) -> bool:
         """Whether clients send their weights at the end of `round_`."""
         return self.averages_clients or self.is_last(round_)
+
+    @property
+    def push_dtype(self) -> str:
+        """How pushed weights travel; a change is one of what all have pulled, averages."""
+        return self.weights_wire if self.averages_clients else "fp32"
 
     def is_last(self, round_: int) -> bool:
         """Whether the run ends with `round_`."""

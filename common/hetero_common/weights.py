@@ -66,11 +66,7 @@ class Weights:
         Raises:
             RefusedInput: The bytes are no such file, or a tensor has a foreign name.
         """
-        try:
-            flat = load(data)
-        except (SafetensorError, KeyError, RuntimeError, ValueError):  # each says so differently
-            raise RefusedInput("the weights are not a valid safetensors file") from None
-        return cls.from_flat(flat)
+        return cls.from_flat(tensors_from_bytes(data))
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, Tensor]) -> Weights:
@@ -115,6 +111,18 @@ def tensors_to_bytes(
         whole[name] = on_cpu.clone() if memory in seen else on_cpu
         seen.add(memory)
     return save(whole, dict(metadata) if metadata else None)
+
+
+def tensors_from_bytes(data: bytes) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        RefusedInput: The bytes are no such file.
+    """
+    try:
+        return load(data)
+    except (SafetensorError, KeyError, RuntimeError, ValueError):  # each says so differently
+        raise RefusedInput("the weights are not a valid safetensors file") from None
 
 
 def layer_states(modules: Mapping[int, nn.Module]) -> LayerStates:

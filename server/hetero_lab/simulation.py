@@ -80,7 +80,8 @@ class SimulatedClient:
             yield
         yield from self._until(lambda: member.applied == start.steps)
         if start.push_state:
-            self._engine.push(member.client_id, start.round, self.trainer.model.weights())
+            weights = self._engine.shared.unpack(member.cut_layer, self.trainer.push())
+            self._engine.push(member.client_id, start.round, weights)
         self._engine.round_done(member.client_id, self.trainer.round_done(start.round))
 
     def _evaluate(self, request: Evaluate) -> None:
@@ -106,7 +107,7 @@ class SimulatedClient:
             yield answer
 
     def _pull(self) -> None:
-        self.trainer.model.load(self._engine.pull(self.member))
+        self.trainer.pull(self._engine.pull(self.member))
 
     def _has_credit(self) -> bool:
         return self.member.received - self.member.applied < self._engine.credits

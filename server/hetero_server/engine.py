@@ -75,9 +75,7 @@ class Engine:
     ) -> None:
         self.plan = plan
         self.initial = initial
-        self.shared = SharedWeights(
-            dict(initial.weights.layers), dict(initial.weights.exits), plan.exit_layers
-        )
+        self.shared = SharedWeights.of(initial.weights, plan)
         """What clients start from, and pull after aggregations."""
         self.strategy = strategy
         self.credits = credits
@@ -206,11 +204,11 @@ class Engine:
         member.progress += 1
         if not intake.is_late(member, round_, self.round):
             member.pushed = weights
-            member.bytes_pushed += self.shared.file_bytes(member.cut_layer)
+            member.bytes_pushed += self.shared.pushed_bytes(member.cut_layer)
 
     def pull(self, member: Member) -> Weights:
         """The weights that a client is to continue with."""
-        member.bytes_pulled += self.shared.file_bytes(member.cut_layer)
+        member.bytes_pulled += self.shared.pulled_bytes(member.cut_layer)
         return self.shared.for_cut(member.cut_layer)
 
     def round_done(self, client_id: str, report: RoundDone) -> None:

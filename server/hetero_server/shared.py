@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from hetero_common.aggregation import BATCHES_TRACKED, RUNNING_MEAN, RUNNING_VARIANCE
+from hetero_common.changes import pack, unpack
 from hetero_common.codec import LARGEST_ACTIVATION
 from hetero_common.errors import RefusedInput
-from hetero_common.weights import Weights
+from hetero_common.plan import Plan
+from hetero_common.weights import Weights, tensors_from_bytes, tensors_to_bytes
 
 _MOST_TIMES = 100.0
 _USUAL_RMS = 0.1
@@ -24,24 +26,39 @@ class SharedWeights(Weights):
 
     Attributes:
         exit_layers: After which layers a client with a given cut layer has exits.
+        push_dtype: How clients push theirs.
     """
 
     exit_layers: Callable[[int], Iterable[int]] = lambda cut_layer: (cut_layer,)
-    _file_bytes: dict[int, int] = field(default_factory=dict)
+    push_dtype: str = "fp32"
+    _file_bytes: dict[tuple[int, str], int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, weights: Weights, plan: Plan) -> SharedWeights:
+        """The first ones of a run."""
+        layers, exits = dict(weights.layers), dict(weights.exits)
+        return cls(layers, exits, plan.exit_layers, plan.push_dtype)
 
     def for_cut(self, cut_layer: int) -> Weights:
         """What a client with this cut layer pulls: layers 1..cut_layer and its exits."""
         layers = {k: state for k, state in self.layers.items() if k <= cut_layer}
         return Weights(layers, {k: self.exits[k] for k in self.exit_layers(cut_layer)})
 
-    def file_bytes(self, cut_layer: int) -> int:
-        """Size of the file that a client with this cut layer pulls, and of the one that it pushes.
+    def pulled_bytes(self, cut_layer: int) -> int:
+        """Size of the file that a client with this cut layer pulls."""
+        return self._size(cut_layer, "fp32")
 
-        It depends on names and shapes alone, so it is the same in every round.
-        """
-        if cut_layer not in self._file_bytes:
-            self._file_bytes[cut_layer] = len(self.for_cut(cut_layer).to_bytes())
-        return self._file_bytes[cut_layer]
+    def pushed_bytes(self, cut_layer: int) -> int:
+        """Size of the file that a client with this cut layer pushes."""
+        return self._size(cut_layer, self.push_dtype)
+
+    def _size(self, cut_layer: int, dtype: str) -> int:
+        """It depends on names and shapes alone, so it is the same in every round."""
+        if (cut_layer, dtype) not in self._file_bytes:
+            weights = self.for_cut(cut_layer)
+            data = tensors_to_bytes(pack(weights, weights, dtype))
+            self._file_bytes[cut_layer, dtype] = len(data)
+        return self._file_bytes[cut_layer, dtype]
 
     def read_pushed(self, cut_layer: int, data: bytes) -> Weights:
         """The weights that a client with this cut layer has pushed.
@@ -50,10 +67,14 @@ class SharedWeights(Weights):
             RefusedInput: They do not match the agreed schema, are not finite, or are no result of
                 training.
         """
-        weights = Weights.from_bytes(data)
+        weights = self.unpack(cut_layer, tensors_from_bytes(data))
         weights.require_like(self.for_cut(cut_layer))
         _require_sane(weights, self.for_cut(cut_layer))
         return weights
+
+    def unpack(self, cut_layer: int, packed: Mapping[str, Tensor]) -> Weights:
+        """The weights that a client with this cut layer has packed."""
+        return unpack(packed, self.for_cut(cut_layer), self.push_dtype)
 
     def take(self, averaged: Weights) -> None:
         """Go on with these averages, of the layers and exits that they hold."""

@@ -13,6 +13,7 @@ import torch
 
 from e2e.commands import SMALL
 from hetero_common import codec, rpc, wire
+from hetero_common.changes import pack
 from hetero_common.frames import Frame, frames
 from hetero_common.version import PROTOCOL_VERSION
 from hetero_common.weights import Weights
@@ -135,10 +136,11 @@ class Intruder:
             self._outgoing.put(framed(message))
         return refusal_of(lambda: self._stream)
 
-    def weights(self) -> Weights:
-        """Good ones, as this client is told to start from."""
+    def unchanged(self) -> dict[str, torch.Tensor]:
+        """What a client would push that has pulled, and trained nothing."""
         chunks = self._call("PullState", pb.PullStateRequest())
-        return Weights.from_bytes(b"".join(frame.chunk for frame in chunks))
+        pulled = Weights.from_bytes(b"".join(frame.chunk for frame in chunks))
+        return pack(pulled, pulled, "bf16")
 
     def pushes(self, data: bytes, round_: int = 0) -> Refusal:
         return refusal_of(lambda: self._push(data, round_))

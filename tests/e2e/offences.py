@@ -29,7 +29,7 @@ from e2e.intruder import (
 from hetero_common import rpc
 from hetero_common.frames import Frame
 from hetero_common.version import PROTOCOL_VERSION
-from hetero_common.weights import Weights
+from hetero_common.weights import tensors_to_bytes
 from hetero_splitee.v1 import service_pb2 as pb
 from hetero_splitee.v1 import tensor_pb2
 
@@ -142,34 +142,42 @@ STREAM_OFFENCES: dict[str, tuple[list[object], grpc.StatusCode, str]] = {
 }
 
 
-def poisoned(weights: Weights) -> bytes:
-    """Weights of the right names and shapes, one of them infinite."""
-    weights.layers[1]["conv.weight"][0, 0, 0, 0] = torch.inf
-    return weights.to_bytes()
+FIRST = "layers.1.conv.weight"
+Packed = dict[str, torch.Tensor]
 
 
-def absurd(weights: Weights) -> bytes:
-    weights.layers[1]["conv.weight"] *= 1e4
-    return weights.to_bytes()
+def poisoned(packed: Packed) -> bytes:
+    """Changes of the right names and shapes, one of them infinite."""
+    packed[FIRST][0, 0, 0, 0] = torch.inf
+    return tensors_to_bytes(packed)
 
 
-def of_negative_variance(weights: Weights) -> bytes:
-    weights.layers[CUT]["bn.running_var"] -= 2
-    return weights.to_bytes()
+def absurd(packed: Packed) -> bytes:
+    packed[FIRST] += 1e4
+    return tensors_to_bytes(packed)
 
 
-def reshaped(weights: Weights) -> bytes:
-    weights.layers[1]["conv.weight"] = weights.layers[1]["conv.weight"][:, :, :1]
-    return weights.to_bytes()
+def of_negative_variance(packed: Packed) -> bytes:
+    packed[f"layers.{CUT}.bn.running_var"] -= 2
+    return tensors_to_bytes(packed)
 
 
-def shallower(weights: Weights) -> bytes:
-    del weights.layers[CUT]
-    return weights.to_bytes()
+def reshaped(packed: Packed) -> bytes:
+    packed[FIRST] = packed[FIRST][:, :, :1]
+    return tensors_to_bytes(packed)
 
 
-def pushing(spoil: Callable[[Weights], bytes]) -> Callable[[Intruder], Refusal]:
-    return lambda intruder: intruder.pushes(spoil(intruder.weights()))
+def unrounded(packed: Packed) -> bytes:
+    packed[FIRST] = packed[FIRST].float()
+    return tensors_to_bytes(packed)
+
+
+def shallower(packed: Packed) -> bytes:
+    return tensors_to_bytes({k: v for k, v in packed.items() if f"layers.{CUT}." not in k})
+
+
+def pushing(spoil: Callable[[Packed], bytes]) -> Callable[[Intruder], Refusal]:
+    return lambda intruder: intruder.pushes(spoil(intruder.unchanged()))
 
 
 # What is called within a session, beside its training stream, during round 0.
@@ -177,7 +185,8 @@ SESSION_OFFENCES: dict[str, tuple[Callable[[Intruder], Refusal], grpc.StatusCode
     "infinite weights": (pushing(poisoned), INVALID, "NaN or infinity"),
     "absurd weights": (pushing(absurd), INVALID, "the RMS of layers.1.conv.weight is "),
     "a negative variance": (pushing(of_negative_variance), INVALID, "is negative"),
-    "weights of another shape": (pushing(reshaped), INVALID, "names, shapes and dtypes"),
+    "weights of another shape": (pushing(reshaped), INVALID, f"{FIRST} is no change of these"),
+    "weights in place of changes": (pushing(unrounded), INVALID, f"{FIRST} is no change of these"),
     "weights of another cut layer": (pushing(shallower), INVALID, "names, shapes and dtypes"),
     "a pickle": (pushing(lambda _: pickle.dumps([1, 2])), INVALID, "safetensors"),
     "foreign tensors": (
@@ -191,7 +200,7 @@ SESSION_OFFENCES: dict[str, tuple[Callable[[Intruder], Refusal], grpc.StatusCode
         "a pushed state has at most",
     ),
     "weights of a round that is to come": (
-        lambda intruder: intruder.pushes(intruder.weights().to_bytes(), round_=1),
+        lambda intruder: intruder.pushes(tensors_to_bytes(intruder.unchanged()), round_=1),
         INVALID,
         "round 1 is not the one this client is training",
     ),

@@ -20,6 +20,7 @@ from e2e.intruder import SECONDS, Intruder, Refusal, batch, framed, header, refu
 from hetero_common import codec, rpc
 from hetero_common.control import StartRound
 from hetero_common.rundir import read_events
+from hetero_common.weights import tensors_to_bytes
 from hetero_common.wire import record_from_wire
 from hetero_splitee.v1 import service_pb2 as pb
 
@@ -55,7 +56,7 @@ class Saboteur(Intruder):
                 case "ack" if frame.message.ack.step + 1 < start.steps:
                     self._send(start.round, frame.message.ack.step + 1)
                 case "ack":
-                    self._push(self.weights().to_bytes(), start.round)
+                    self._push(tensors_to_bytes(self.unchanged()), start.round)
                     report = pb.RoundDone(round=start.round)
                     self._outgoing.put(pb.TrainRequest(round_done=report))
             yield

@@ -155,7 +155,7 @@ def test_with_one_client_both_strategies_are_equal_bit_for_bit(simulate: Simulat
     first, *others = (
         simulate(
             *(*SMALL, "--clients", "1", "--strategy", strategy),
-            *("--client-aggregation", aggregation),
+            *("--client-aggregation", aggregation, "--weights-wire", "fp32"),
         )
         for strategy in ("sequential", "averaging")
         for aggregation in ("none", "round")

@@ -9,13 +9,14 @@ import re
 import pytest
 import torch
 
+from hetero_common.changes import pack
 from hetero_common.control import Evaluate, Finish, OperatingPoint, RoundDone, StartRound
 from hetero_common.errors import (
     NotTraining,
     RefusedInput,
 )
 from hetero_common.plan import StepAt
-from hetero_common.weights import Weights
+from hetero_common.weights import Weights, tensors_to_bytes
 from hetero_server.members import MemberState
 from hetero_server.phase import Phase
 from hetero_server.work import BoundaryWork, JoinWork, StepWork
@@ -148,10 +149,13 @@ def test_a_client_pulls_and_pushes_its_own_layers_and_exit_only() -> None:
     weights = engine.shared.for_cut(3)
     assert (list(weights.layers), list(weights.exits)) == ([1, 2, 3], [3])
     assert engine.shared.for_cut(3).nbytes == weights.nbytes
-    read = engine.shared.read_pushed(3, weights.to_bytes())
+    pushed = tensors_to_bytes(pack(weights, weights, PLAN.push_dtype))
+    assert engine.shared.pulled_bytes(3) == len(weights.to_bytes())
+    assert engine.shared.pushed_bytes(3) == len(pushed) < len(weights.to_bytes())
+    read = engine.shared.read_pushed(3, pushed)
     assert (list(read.layers), list(read.exits)) == ([1, 2, 3], [3])
     with pytest.raises(RefusedInput):
-        engine.shared.read_pushed(2, weights.to_bytes())
+        engine.shared.read_pushed(2, pushed)
 
 
 @pytest.mark.parametrize(("uniform", "weights"), [(False, [4.0, 12.0]), (True, [1.0, 1.0])])
@@ -312,7 +316,7 @@ def test_a_run_records_what_happened() -> None:
     run.engine.detach("a", MemberState.LEFT)
     names = [event for event, _ in run.events]
     assert names == ["joined", "round", "round", "evaluation", "finished", "left"]
-    fields, file = dict(run.events), run.engine.shared.file_bytes(2)
+    fields, file = dict(run.events), run.engine.shared.pushed_bytes(2)
     assert fields["joined"] == {"client": "a", "cut_layer": 2, "shard_size": 50, "round": 0}
     assert fields["round"] == {
         "round": 1,

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from hetero_common.changes import pack
 from hetero_common.errors import RefusedInput
-from hetero_common.weights import Weights
+from hetero_common.weights import Weights, tensors_to_bytes
 from hetero_server.shared import SharedWeights
-from server.engine_run import initial_model
+from server.engine_run import PLAN, initial_model
 
 CUT = 2
 Change = Callable[[Tensor], Tensor]
@@ -28,6 +29,10 @@ def changed(shared: SharedWeights, name: str, change: Change) -> bytes:
     flat = dict(shared.for_cut(CUT).flat())
     flat[name] = change(flat[name])
     return Weights.from_flat(flat).to_bytes()
+
+
+def with_changes() -> SharedWeights:
+    return SharedWeights.of(initial_model().weights, PLAN)
 
 
 def of_rms(rms: float) -> Change:
@@ -101,6 +106,34 @@ def test_what_no_training_gives_is_refused(case: str, shared: SharedWeights) -> 
         shared.read_pushed(CUT, changed(shared, name, change))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_change_is_one_of_what_the_client_has_pulled() -> None:
+    shared = with_changes()
+    pulled = shared.for_cut(CUT)
+    trained = dict(pulled.flat())
+    name = "layers.1.conv.weight"
+    trained[name] = trained[name] + 2**-20
+    data = tensors_to_bytes(pack(Weights.from_flat(trained), pulled, "bf16"))
+    read = shared.read_pushed(CUT, data).flat()
+    torch.testing.assert_close(read[name], trained[name], rtol=0, atol=2**-24)
+    assert not torch.equal(read[name], pulled.flat()[name])
+
+
+@pytest.mark.parametrize("rms", [1e4, 1e30])
+def test_a_change_that_no_training_makes_is_refused(rms: float) -> None:
+    shared = with_changes()
+    pulled = shared.for_cut(CUT)
+    packed = pack(pulled, pulled, "bf16")
+    packed["layers.1.conv.weight"] = torch.full_like(packed["layers.1.conv.weight"], rms)
+    with pytest.raises(RefusedInput, match=r"^the RMS of layers\.1\.conv\.weight is"):
+        shared.read_pushed(CUT, tensors_to_bytes(packed))
+
+
+def test_weights_are_no_change() -> None:
+    shared = with_changes()
+    with pytest.raises(RefusedInput, match="is no change of these weights in bf16"):
+        shared.read_pushed(CUT, shared.for_cut(CUT).to_bytes())
 
 
 def test_a_push_that_comes_after_its_round_has_closed_is_read_like_any_other(

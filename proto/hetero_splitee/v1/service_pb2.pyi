@@ -53,6 +53,7 @@ class Plan(google.protobuf.message.Message):
     EXITS_FIELD_NUMBER: builtins.int
     EXIT_HEAD_FIELD_NUMBER: builtins.int
     LOGIT_ADJUSTMENT_FIELD_NUMBER: builtins.int
+    WEIGHTS_WIRE_FIELD_NUMBER: builtins.int
     model: builtins.str
     width: builtins.int
     stem: builtins.str
@@ -81,6 +82,7 @@ class Plan(google.protobuf.message.Message):
     exits: builtins.str
     exit_head: builtins.str
     logit_adjustment: builtins.float
+    weights_wire: builtins.str
     def __init__(
         self,
         *,
@@ -112,8 +114,9 @@ class Plan(google.protobuf.message.Message):
         exits: builtins.str = ...,
         exit_head: builtins.str = ...,
         logit_adjustment: builtins.float = ...,
+        weights_wire: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["augment", b"augment", "batch_size", b"batch_size", "classes", b"classes", "client_aggregation", b"client_aggregation", "client_lr", b"client_lr", "distill_weight", b"distill_weight", "eval_every", b"eval_every", "exit_head", b"exit_head", "exit_weight", b"exit_weight", "exits", b"exits", "feedback", b"feedback", "grad_clip", b"grad_clip", "image_size", b"image_size", "logit_adjustment", b"logit_adjustment", "lr_schedule", b"lr_schedule", "model", b"model", "momentum", b"momentum", "normalization", b"normalization", "optimizer", b"optimizer", "precision", b"precision", "rounds", b"rounds", "seed", b"seed", "server_lr", b"server_lr", "stem", b"stem", "steps_per_round", b"steps_per_round", "weight_decay", b"weight_decay", "width", b"width", "wire", b"wire"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["augment", b"augment", "batch_size", b"batch_size", "classes", b"classes", "client_aggregation", b"client_aggregation", "client_lr", b"client_lr", "distill_weight", b"distill_weight", "eval_every", b"eval_every", "exit_head", b"exit_head", "exit_weight", b"exit_weight", "exits", b"exits", "feedback", b"feedback", "grad_clip", b"grad_clip", "image_size", b"image_size", "logit_adjustment", b"logit_adjustment", "lr_schedule", b"lr_schedule", "model", b"model", "momentum", b"momentum", "normalization", b"normalization", "optimizer", b"optimizer", "precision", b"precision", "rounds", b"rounds", "seed", b"seed", "server_lr", b"server_lr", "stem", b"stem", "steps_per_round", b"steps_per_round", "weight_decay", b"weight_decay", "weights_wire", b"weights_wire", "width", b"width", "wire", b"wire"]) -> None: ...
 
 Global___Plan: typing_extensions.TypeAlias = Plan
 
@@ -662,7 +665,8 @@ Global___PushStateRequest: typing_extensions.TypeAlias = PushStateRequest
 @typing.final
 class StateHeader(google.protobuf.message.Message):
     """Announces a safetensors file of `bytes` bytes. Tensor names: `layers.K.NAME` for layer K
-    of the prefix, `exits.K.NAME` for the exit head after layer K.
+    of the prefix, `exits.K.NAME` for the exit head after layer K. What plan.weights_wire makes of a
+    pushed one: docs/protocol.md.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

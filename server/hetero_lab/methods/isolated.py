@@ -39,7 +39,7 @@ def prepare(settings: SimulationSettings) -> Training:
     """The devices of the split run, each with the initial weights that it would pull."""
     plan = settings.plan()
     initial = InitialModel(plan).weights
-    shared = SharedWeights(initial.layers, initial.exits, plan.exit_layers)
+    shared = SharedWeights.of(initial, plan)
     test = load_test(settings.dataset, settings.data_dir, plan)
     devices = []
     shards = load_shards(settings, plan, settings.cuts())

@@ -35,6 +35,8 @@ _ACCURACIES: tuple[tuple[str, Quantity], ...] = (
 _EXITS: Side = attrgetter("exit_classes")
 _SERVERS: Side = attrgetter("server_classes")
 _HEADINGS = tuple(heading for heading, _ in _ACCURACIES)
+_WAYS = ("sent", "received")
+_PAYLOAD = tuple(f"{way} MB" for way in _WAYS)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def clients_table(run: Run) -> Table:
     """One row for each client."""
     return Table(
         "Clients" if run.has_clients else "Models",
-        ("client", "cut layer", "images", *_HEADINGS, "steps", "sent MB", "received MB"),
+        ("client", "cut layer", "images", *_HEADINGS, "steps", *_PAYLOAD),
         tuple(_client_row(participant) for participant in run.participants),
         caption=f"On the test images of the last evaluation. {_combined(run.participants)} Steps: "
         "mini-batches that the server model has taken. MB: payload that the client has sent and "
@@ -80,23 +82,25 @@ def results_table(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
         strand = group_strand(group)
-        payload = Spread.of(mean(map(_megabytes, member)) for member in strand.members)
+        payloads = [
+            Spread.of(mean(_megabytes(each, way) for each in member) for member in strand.members)
+            for way in _WAYS
+        ]
         seeds = ", ".join(str(run.plan.seed) for run in group.runs)
-        rows.append(
-            (group.label, str(len(group.runs)), seeds, *_spreads(strand), _text(payload, "{:,.2f}"))
-        )
+        sizes = (_text(payload, "{:,.2f}") for payload in payloads)
+        rows.append((group.label, str(len(group.runs)), seeds, *_spreads(strand), *sizes))
     participants = [p for group in groups for run in group.runs for p in run.participants]
     caption = [
         "On the test images of the last evaluations: mean over clients; of several runs, mean and "
         "standard deviation (n - 1).",
         _combined(participants),
-        "MB: payload that a client has sent and received, in millions of bytes.",
+        "MB: payload of one client, in millions of bytes.",
     ]
     if any(participant.cut_layer is None for participant in participants):
         caption.append("Undivided models stand under server.")
     return Table(
         "Results",
-        ("label", "runs", "seeds", *_HEADINGS, "MB per client"),
+        ("label", "runs", "seeds", *_HEADINGS, *_PAYLOAD),
         tuple(rows),
         caption=" ".join(sentence for sentence in caption if sentence),
     )
@@ -208,7 +212,7 @@ def incidents_table(run: Run) -> Table | None:
 
 
 def _client_row(participant: Participant) -> tuple[str, ...]:
-    last, payload = participant.last, participant.payload
+    last = participant.last
     shares = (None if last is None else quantity(last) for _, quantity in _ACCURACIES)
     return (
         participant.name,
@@ -216,8 +220,7 @@ def _client_row(participant: Participant) -> tuple[str, ...]:
         _count(participant.images),
         *(_NOTHING if share is None else f"{100 * share:.2f}" for share in shares),
         _count(participant.steps),
-        _NOTHING if payload is None else f"{payload.sent / 1e6:,.2f}",
-        _NOTHING if payload is None else f"{payload.received / 1e6:,.2f}",
+        *(_text(Spread.of([_megabytes(participant, way)]), "{:,.2f}") for way in _WAYS),
     )
 
 
@@ -262,8 +265,9 @@ def _count(number: int | None) -> str:
     return _NOTHING if number is None else f"{number:,}"
 
 
-def _megabytes(participant: Participant) -> float | None:
-    return None if participant.payload is None else participant.payload.total / 1e6
+def _megabytes(participant: Participant, way: str) -> float | None:
+    payload = participant.payload
+    return None if payload is None else float(getattr(payload, way)) / 1e6
 
 
 def _combined(participants: Iterable[Participant]) -> str:

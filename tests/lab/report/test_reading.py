@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from hetero_common.changes import pack
 from hetero_common.control import OperatingPoint
 from hetero_common.errors import HeteroError, SettingsError
 from hetero_common.rundir import METRICS_FILE, PLAN_FILE, SETTINGS_FILE, read_events, read_plan
 from hetero_common.split import activation_shapes
 from hetero_common.version import __version__
+from hetero_common.weights import read_file, tensors_to_bytes
 from hetero_lab.methods import METHODS
 from hetero_lab.methods.undivided import whole_model
 from hetero_lab.report.reading import read_run
@@ -81,8 +83,10 @@ def test_payload_is_activations_feedback_and_weights_of_training(simulated: Path
     for number, each in enumerate(read_run(simulated).participants, start=1):
         assert each.cut_layer is not None
         batch = 8 * math.prod(shapes[each.cut_layer - 1]) * 2  # fp16
-        weights = (simulated / f"client-{number}.safetensors").stat().st_size
-        trained = [Payload(n * (5 * batch + weights), n * (5 * batch + weights)) for n in (1, 2)]
+        file = simulated / f"client-{number}.safetensors"
+        weights, (held, _) = file.stat().st_size, read_file(file)
+        change = len(tensors_to_bytes(pack(held, held, "bf16")))
+        trained = [Payload(n * (5 * batch + change), n * (5 * batch + weights)) for n in (1, 2)]
         assert [m.payload for m in each.training] == trained
         # What is averaged is pulled before it is evaluated, so the next round does without.
         tested = [Payload(p.sent, p.received + weights) for p in trained]
