@@ -3,7 +3,7 @@
 python benchmarks/learning/run.py baselines --zip cifar10.zip
 
 `tables.yaml` says what a table's runs are. What was measured is kept in `measured/`; a run that is
-there, of the same settings, is not repeated, so that an interrupted table goes on where it stopped.
+there, of the same settings, is not repeated, and one that was interrupted is gone on with.
 Whoever changes what a method does deletes its records. Without --zip the table is printed of what
 there is. With --tune the test images are not touched: runs are tested on training images that none
 of them trains on.
@@ -25,6 +25,7 @@ import yaml
 from records import keep
 from subsets import subset
 
+from hetero_common.checkpoints import CHECKPOINTS
 from hetero_common.rundir import SETTINGS_FILE
 from hetero_common.settings import as_yaml, load
 from hetero_lab.methods import METHODS
@@ -33,6 +34,7 @@ from hetero_lab.report.making import compare
 from hetero_lab.report.reading import read_run
 from hetero_lab.report.records import Run
 from hetero_lab.report.tables import Table, results_table
+from hetero_lab.resuming import FREE
 from hetero_lab.settings import SimulationSettings
 
 TABLES = Path(__file__).with_name("tables.yaml")
@@ -64,22 +66,29 @@ class Repetition:
     @property
     def is_measured(self) -> bool:
         """Whether there is a record, and of these very settings."""
-        if not self.record.exists():
+        return self._is_of(self.record)
+
+    def _is_of(self, run: Path) -> bool:
+        if not (run / SETTINGS_FILE).exists():
             return False
         given = load(SimulationSettings, self.flags, "hetero-sim")
-        asked = as_yaml(METHODS[given.method].settings(given))
-        held = (self.record / SETTINGS_FILE).read_text()
-        asked_for, measured = (yaml.safe_load(text) | {"run_dir": None} for text in (asked, held))
-        return bool(asked_for == measured)
+        asked = yaml.safe_load(as_yaml(METHODS[given.method].settings(given)))
+        held = yaml.safe_load((run / SETTINGS_FILE).read_text())
+        return all(asked.get(k) == held.get(k) for k in (asked.keys() | held.keys()) - FREE)
 
     def _train(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        flags = [*self.flags, "--run-dir", str(self.folder)]
+        if (self.folder / CHECKPOINTS).exists() and self._is_of(self.folder):
+            flags = ["--resume", str(self.folder)]
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
         # A row's name may have dots in it.
         printed = self.folder.with_name(f"{self.folder.name}.log")
         printed.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "hetero_lab", *self.flags, "--run-dir", str(self.folder)]
         with printed.open("w") as log:
-            done = subprocess.run(command, stdout=log, stderr=log)
+            done = subprocess.run(
+                [sys.executable, "-m", "hetero_lab", *flags], stdout=log, stderr=log
+            )
         if done.returncode:
             raise SystemExit(f"{self.folder.name} failed: see {printed}")
         keep(self.folder, self.record)

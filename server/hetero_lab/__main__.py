@@ -5,21 +5,23 @@ hetero-sim --strategy averaging --clients 12 --cut-layers 3,4,5 --dataset cifar1
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from hetero_common.checkpoints import CHECKPOINTS
 from hetero_common.command import run_command
 from hetero_common.rundir import PLAN_FILE, SETTINGS_FILE, RunDir
 from hetero_common.settings import as_yaml
 from hetero_common.version import __version__
 from hetero_lab.methods import METHODS
+from hetero_lab.resuming import Snapshots, require_resumable
 from hetero_lab.settings import SimulationSettings
 
 log = logging.getLogger(__name__)
@@ -33,20 +35,21 @@ def main(flags: Sequence[str] | None = None) -> int:
 def _run(settings: SimulationSettings) -> None:
     method = METHODS[settings.method]
     settings = method.settings(settings)
-    train = method.prepare(settings)
-    with _run_dir(settings) as run_dir:
-        train(run_dir, _observer(run_dir))
-
-
-@contextlib.contextmanager
-def _run_dir(settings: SimulationSettings) -> Iterator[RunDir]:
     name = f"sim-{datetime.now():%Y%m%d-%H%M%S}"
-    with RunDir(settings.run_dir or Path("runs") / name) as run_dir:
-        run_dir.write(SETTINGS_FILE, as_yaml(settings))
-        run_dir.write(PLAN_FILE, settings.plan().model_dump_json(indent=2))
+    path = settings.resume or settings.run_dir or Path("runs") / name
+    if settings.resume is not None:
+        name = require_resumable(path, settings)
+    train = method.prepare(settings)
+    with RunDir(path) as run_dir:
+        if settings.resume is None:
+            shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
+            run_dir.write(SETTINGS_FILE, as_yaml(settings))
+            run_dir.write(PLAN_FILE, settings.plan().model_dump_json(indent=2))
+        snapshots = Snapshots(path, name, settings.checkpoint_seconds)
         run_dir.event("started", run=name, version=__version__, torch=torch.__version__)
-        yield run_dir
-        log.info("the run is done: weights and metrics are in %s", run_dir.path)
+        train(run_dir, _observer(run_dir), snapshots)
+        snapshots.drop()
+    log.info("the run is done: weights and metrics are in %s", path)
 
 
 def _observer(run_dir: RunDir) -> Callable[..., None]:

@@ -26,7 +26,7 @@ from hetero_common.settings import Settings
 from hetero_lab.report import ReportSettings
 from hetero_lab.settings import SimulationSettings
 from hetero_server.presets import PRESETS
-from hetero_server.settings import LimitSettings, ServerSettings, StrategySettings
+from hetero_server.settings import LimitSettings, RunSettings, ServerSettings, StrategySettings
 
 COMMANDS: dict[str, type[Settings]] = {
     "hetero-server": ServerSettings,
@@ -38,6 +38,7 @@ COMMANDS: dict[str, type[Settings]] = {
 
 _GROUPS: dict[type, str] = {
     Plan: "agreement",
+    RunSettings: "run",
     StrategySettings: "strategy",
     LimitSettings: "limits",
     DataSettings: "data",

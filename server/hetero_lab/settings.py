@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
 from hetero_client.settings import DataSettings
 from hetero_common.partition import parse_cuts
 from hetero_common.plan import Plan
-from hetero_common.settings import Settings
-from hetero_server.presets import PRESETS
-from hetero_server.settings import StrategySettings
+from hetero_server.settings import RunSettings
 
 MethodName = Literal[
     "split",
@@ -26,11 +22,9 @@ MethodName = Literal[
 ]
 
 
-class SimulationSettings(Settings, StrategySettings, DataSettings, Plan, frozen=True):
+class SimulationSettings(RunSettings, DataSettings, Plan, frozen=True):
     """Train many clients and their server in one process, without sockets."""
 
-    run_dir: Path | None = None
-    """Directory for settings, metrics and weights; by default a new one below runs/."""
     method: MethodName = "split"
     """Heterogeneous split training, or what it is held against, with the same recipe, data and
     number of images: the undivided model on all the data (centralized); each device alone
@@ -40,10 +34,6 @@ class SimulationSettings(Settings, StrategySettings, DataSettings, Plan, frozen=
     """Number of clients; each gets one shard."""
     cut_layers: str = "3,4,5"
     """Cut layers, separated by commas and dealt out to the clients in turn."""
-
-    def base(self) -> Mapping[str, Any]:
-        """A run starts from its preset."""
-        return PRESETS[self.preset]
 
     @field_validator("cut_layers")
     @classmethod

@@ -51,6 +51,24 @@ class StrategySettings(BaseModel, frozen=True, use_attribute_docstrings=True):
         return self
 
 
+class RunSettings(Settings, StrategySettings, frozen=True):
+    """Where a run is kept, and gone on with."""
+
+    run_dir: Path | None = None
+    """Directory for settings, metrics and weights; by default a new one below runs/."""
+    resume: Path | None = None
+    """Go on with the run of this directory from its last checkpoint. Its settings hold unless given
+    anew; what the result depends on stays as it is."""
+    checkpoint_seconds: float = Field(60.0, ge=0)
+    """Seconds between checkpoints, at least: what may be lost where the process dies."""
+
+    def base(self) -> Mapping[str, Any]:
+        """A resumed run goes on with its own settings, a new one starts from its preset."""
+        if self.resume is None:
+            return PRESETS[self.preset]
+        return read_yaml(self.resume / SETTINGS_FILE, type(self))
+
+
 class LimitSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     """How much clients may ask for; who asks for more is refused, and told which limit it met."""
 
@@ -69,13 +87,11 @@ class LimitSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     a client can have one batch here, and what else it sends has to wait."""
 
 
-class ServerSettings(Settings, StrategySettings, LimitSettings, Plan, frozen=True):
+class ServerSettings(RunSettings, LimitSettings, Plan, frozen=True):
     """Train the deeper layers of a network whose first layers run on hetero-clients."""
 
     other_commands: ClassVar = frozenset({"token"})
 
-    run_dir: Path | None = None
-    """Directory for settings, metrics and weights; by default a new one below runs/."""
     listen: str = "127.0.0.1:50051"
     """HOST:PORT to listen on; port 0 takes any free one."""
     insecure: bool = False
@@ -91,13 +107,8 @@ class ServerSettings(Settings, StrategySettings, LimitSettings, Plan, frozen=Tru
     """Start when this many clients are there; later ones may join."""
     credits: int = Field(4, ge=1)
     """Batches that a client may have unacknowledged; bounds the server's memory."""
-    resume: Path | None = None
-    """Go on with the run of this directory from its last checkpoint. Its settings hold unless given
-    anew; the agreement stays as it is."""
     checkpoint_every: int = Field(1, ge=1)
     """Rounds between checkpoints, at least; the last round always has one."""
-    checkpoint_seconds: float = Field(60.0, ge=0)
-    """Seconds between checkpoints, at least: what may be lost where the server dies."""
     patience: float = Field(60.0, gt=0)
     """Seconds that a round always waits for clients that are missing, silent or slow; longer where
     rounds usually last longer."""
@@ -110,12 +121,6 @@ class ServerSettings(Settings, StrategySettings, LimitSettings, Plan, frozen=Tru
     """Seconds without any client after which a run that has begun is left to be resumed."""
     serve: Path | None = None
     """Train nothing: answer predictions with the model of this finished run directory."""
-
-    def base(self) -> Mapping[str, Any]:
-        """A resumed run goes on with its own settings, a new one starts from its preset."""
-        if self.resume is None:
-            return PRESETS[self.preset]
-        return read_yaml(self.resume / SETTINGS_FILE, type(self))
 
     @field_validator("listen")
     @classmethod

@@ -10,11 +10,12 @@ from torch import Tensor
 from hetero_client.trainer import Shard
 from hetero_common.classwise import class_accuracies, class_counts
 from hetero_common.rundir import RunDir
+from hetero_lab.resuming import Snapshots
 from hetero_lab.settings import SimulationSettings
 from hetero_server.roster import Observer
 
-Training = Callable[[RunDir, Observer], None]
-"""Trains to the end; writes weights and tells everything that is worth recording."""
+Training = Callable[[RunDir, Observer, Snapshots], None]
+"""Trains to the end, from where it was left; writes weights and tells what is worth recording."""
 Preparation = Callable[[SimulationSettings], Training]
 """Loads and checks everything; raises SettingsError."""
 

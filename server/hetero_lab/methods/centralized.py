@@ -9,6 +9,7 @@ from hetero_common.rundir import MODEL_FILE, RunDir
 from hetero_common.weights import Weights
 from hetero_lab.methods.base import Training, evaluated_on, scores
 from hetero_lab.methods.undivided import Undivided, whole_model
+from hetero_lab.resuming import Snapshots
 from hetero_lab.settings import SimulationSettings
 from hetero_server.roster import Observer
 
@@ -22,8 +23,8 @@ def prepare(settings: SimulationSettings) -> Training:
     compute = Compute(settings.device, plan.precision)
     model = Undivided(plan, "centralized", whole_model(plan), train, compute)
 
-    def run(run_dir: RunDir, observe: Observer) -> None:
-        for round_ in range(plan.rounds):
+    def run(run_dir: RunDir, observe: Observer, snapshots: Snapshots) -> None:
+        for round_ in snapshots.rounds(plan.rounds, "whole", {"model": model}):
             done = round_ * steps
             losses = [model.step(done + s, StepAt(round_, s, steps)) for s in range(steps)]
             samples = (done + steps) * plan.batch_size

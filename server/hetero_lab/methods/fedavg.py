@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from torch import nn
 
@@ -22,6 +23,7 @@ from hetero_common.split import activation_shapes
 from hetero_common.weights import Weights
 from hetero_lab.methods.base import Training, evaluated_on, scores
 from hetero_lab.methods.undivided import Undivided, whole_model
+from hetero_lab.resuming import Snapshots
 from hetero_lab.settings import SimulationSettings
 from hetero_server.roster import Observer
 
@@ -58,14 +60,15 @@ def _prepare(
     shards = load_shards(settings, plan, settings.cuts())
     test = load_test(settings.dataset, settings.data_dir, plan)
 
-    def run(run_dir: RunDir, observe: Observer) -> None:
+    def run(run_dir: RunDir, observe: Observer, snapshots: Snapshots) -> None:
         for file, (build, named) in kinds.items():
             clients = [
                 Undivided(plan, f"client-{number}", build(plan), shard, compute)
                 for number, shard in enumerate(shards, start=1)
             ]
+            parts = {client.name: client for client in clients}
             size = len(Weights(clients[0].states()).to_bytes())
-            for round_ in range(plan.rounds):
+            for round_ in snapshots.rounds(plan.rounds, Path(file).stem, parts):
                 losses = [_local_round(plan, client, round_) for client in clients]
                 _average(clients)
                 sent = _traffic(size, pushes=round_ + 1, pulls=round_ + 1)

@@ -16,6 +16,7 @@ from hetero_client.trainer import Shard, Trainer
 from hetero_common.compute import Compute
 from hetero_common.rundir import RunDir
 from hetero_lab.methods.base import Training, evaluated_on, scores
+from hetero_lab.resuming import Snapshots
 from hetero_lab.settings import SimulationSettings
 from hetero_server.initial import InitialModel
 from hetero_server.roster import Observer
@@ -51,8 +52,9 @@ def prepare(settings: SimulationSettings) -> Training:
         trainer = Trainer(plan, client_id, model, shard, steps)
         devices.append(_Device(client_id, model, trainer, steps))
 
-    def run(run_dir: RunDir, observe: Observer) -> None:
-        for round_ in range(plan.rounds):
+    def run(run_dir: RunDir, observe: Observer, snapshots: Snapshots) -> None:
+        trainers = {device.client_id: device.trainer for device in devices}
+        for round_ in snapshots.rounds(plan.rounds, "devices", trainers):
             for device in devices:
                 device.trainer.begin_round()
                 for step in range(device.steps):

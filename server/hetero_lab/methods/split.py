@@ -10,12 +10,14 @@ from hetero_client.trainer import Trainer
 from hetero_common.compute import Compute
 from hetero_common.rundir import MODEL_FILE, RunDir
 from hetero_lab.methods.base import Training
+from hetero_lab.resuming import Snapshots
 from hetero_lab.settings import SimulationSettings
 from hetero_lab.simulation import SimulatedClient, simulate
 from hetero_server.build import build_engine
 from hetero_server.initial import InitialModel
 from hetero_server.results import results_table
 from hetero_server.roster import Observer
+from hetero_server.saving import Saving
 
 
 def prepare(settings: SimulationSettings) -> Training:
@@ -25,17 +27,30 @@ def prepare(settings: SimulationSettings) -> Training:
     test = load_test(settings.dataset, settings.data_dir, plan)
     shards = load_shards(settings, plan, settings.cuts())
     models = [DeviceModel(plan, cut_layer, compute) for cut_layer in settings.cuts()]
+    names = [f"client-{number}" for number in range(1, count + 1)]
 
-    def run(run_dir: RunDir, observe: Observer) -> None:
-        engine = build_engine(initial, settings, compute, clients=count, observe=observe)
+    def run(run_dir: RunDir, observe: Observer, snapshots: Snapshots) -> None:
+        trainers = {
+            client_id: Trainer(plan, client_id, model, shard, plan.steps_for(len(shard.labels)))
+            for client_id, model, shard in zip(names, models, shards, strict=True)
+        }
+        store = snapshots.store("run", trainers)
+        engine = build_engine(
+            initial,
+            settings,
+            compute,
+            clients=count,
+            observe=observe,
+            saving=Saving(store, seconds=snapshots.seconds),
+        )
+        newest = store.restore()
+        if newest is not None:
+            engine.begin(newest)
+        held = () if newest is None else (newest.round,)
         clients = []
-        for number, (model, shard) in enumerate(zip(models, shards, strict=True), start=1):
-            client_id = f"client-{number}"
-            size = len(shard.labels)
-            trainer = Trainer(plan, client_id, model, shard, plan.steps_for(size))
-            member = engine.register(
-                client_id, model.cut_layer, size, class_counts=trainer.class_counts
-            )
+        for (client_id, trainer), shard in zip(trainers.items(), shards, strict=True):
+            cut_layer, size = trainer.model.cut_layer, len(shard.labels)
+            member = engine.register(client_id, cut_layer, size, held, trainer.class_counts)
             clients.append(
                 SimulatedClient(
                     engine,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from hetero_client.trainer import Shard
 from hetero_common import normalization
 from hetero_common.aggregation import LayerStates
+from hetero_common.checkpoints import nested, within
 from hetero_common.compute import Compute, Learner, seed_step, seeded
 from hetero_common.logit_adjustment import adjusted_cross_entropy, logit_offsets, prior_counts
 from hetero_common.models import build_model
 from hetero_common.plan import Plan, StepAt
 from hetero_common.sampling import augment, batch_indices, derive_seed
-from hetero_common.weights import layer_states, load_states, numbered
+from hetero_common.weights import Weights, layer_states, load_states, numbered
 
 
 class Undivided:
@@ -31,7 +34,7 @@ class Undivided:
         self, plan: Plan, name: str, layers: nn.Sequential, train: Shard, compute: Compute
     ) -> None:
         self._plan = plan
-        self._name = name
+        self.name = name
         self.train = train
         self._compute = compute
         offsets = logit_offsets(plan, prior_counts(plan, train.labels))
@@ -45,12 +48,12 @@ class Undivided:
         """One optimizer step; returns the loss."""
         plan, train = self._plan, self.train
         chosen = batch_indices(
-            len(train.labels), plan.batch_size, global_step, plan.seed, self._name
+            len(train.labels), plan.batch_size, global_step, plan.seed, self.name
         )
         indices = torch.from_numpy(chosen)
-        seed = derive_seed(plan.seed, "augment", self._name, at.round, at.step)
+        seed = derive_seed(plan.seed, "augment", self.name, at.round, at.step)
         images = augment(train.images[indices], plan.augment, seed)
-        seed_step(plan.seed, self._name, at.round, at.step)
+        seed_step(plan.seed, self.name, at.round, at.step)
         self.model.train()
         self._learner.zero_grad()
         targets = self._compute.place(train.labels[indices])
@@ -75,6 +78,16 @@ class Undivided:
     def load(self, states: LayerStates) -> None:
         """Take over the state of all layers."""
         load_states(numbered(self.model), states)
+
+    def checkpoint(self) -> dict[str, Tensor]:
+        """Everything it takes to go on from here: weights and optimizer."""
+        weights = nested("weights", Weights(self.states()).flat())
+        return weights | nested("optimizer", self._learner.state())
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from a `checkpoint` of the same layers."""
+        self.load(Weights.from_flat(within("weights", tensors)).layers)
+        self._learner.load_state(within("optimizer", tensors))
 
     def _logits(self, images: Tensor) -> Tensor:
         with self._compute.autocast():

@@ -1,0 +1,130 @@
+"""A simulated run at the ends of rounds, and how it is gone on with after a kill."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import yaml
+from torch import Tensor
+
+from hetero_common.checkpoints import CHECKPOINTS, Checkpoint, CheckpointStore, nested, within
+from hetero_common.errors import SettingsError
+from hetero_common.rundir import SETTINGS_FILE
+from hetero_common.settings import as_yaml
+from hetero_lab.report.history import last_run, read_history
+from hetero_lab.settings import SimulationSettings
+
+_KEPT = 2  # should the newest turn out damaged, there is another
+
+FREE = frozenset({"run_dir", "resume", "checkpoint_seconds", "device", "threads", "log_level"})
+"""Settings that may be others than those of the run that is gone on with."""
+
+
+class Part(Protocol):
+    """What a snapshot holds the state of."""
+
+    def checkpoint(self) -> Mapping[str, Tensor]:
+        """Everything it takes to go on from here."""
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from a `checkpoint`."""
+
+
+class JointStore(CheckpointStore):
+    """Checkpoints that hold the states of all parts beside what they are written with.
+
+    Args:
+        folder: Where they are.
+        run: Name of the run.
+        parts: By their names.
+    """
+
+    def __init__(self, folder: Path, run: str, parts: Mapping[str, Part]) -> None:
+        super().__init__(folder, run, fingerprint="simulation")
+        self._parts = parts
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """As `CheckpointStore` does."""
+        tensors = dict(checkpoint.tensors)
+        for name, part in self._parts.items():
+            tensors |= nested(f"parts/{name}", part.checkpoint())
+        super().write(replace(checkpoint, tensors=tensors))
+
+    def restore(self) -> Checkpoint | None:
+        """The newest good checkpoint, if there is one; all parts go on from it."""
+        newest = self.newest()
+        if newest is not None:
+            for name, part in self._parts.items():
+                part.restore(within(f"parts/{name}", newest.tensors))
+        return newest
+
+
+class Snapshots:
+    """Where a run is kept while it goes on.
+
+    Args:
+        run_dir: Its directory.
+        run: Its name.
+        seconds: Between snapshots, at least.
+        clock: Seconds from any origin.
+    """
+
+    def __init__(
+        self, run_dir: Path, run: str, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.seconds = seconds
+        self._folder = run_dir / CHECKPOINTS
+        self._run = run
+        self._clock = clock
+        self._folder.mkdir(exist_ok=True)
+
+    def store(self, name: str, parts: Mapping[str, Part]) -> JointStore:
+        """For the states of some parts that are trained together."""
+        return JointStore(self._folder / name, self._run, parts)
+
+    def rounds(self, count: int, name: str, parts: Mapping[str, Part]) -> Iterator[int]:
+        """The rounds that are still to be trained; after the last, and in between, parts are kept.
+
+        Args:
+            count: All rounds.
+            name: Of what is trained in them.
+            parts: What it is made of.
+        """
+        store = self.store(name, parts)
+        newest = store.restore()
+        written = self._clock()
+        for round_ in range(0 if newest is None else newest.round + 1, count):
+            yield round_
+            if self._clock() - written >= self.seconds or round_ + 1 == count:
+                store.write(Checkpoint(round_, {}))
+                store.keep_newest(_KEPT)
+                written = self._clock()
+
+    def drop(self) -> None:
+        """The run is over: there is nothing to go on with."""
+        shutil.rmtree(self._folder)
+
+
+def require_resumable(run: Path, settings: SimulationSettings) -> str:
+    """The name of the unfinished run in a directory.
+
+    Raises:
+        SettingsError: There is none, or it has other settings.
+    """
+    if not (run / CHECKPOINTS).is_dir():
+        raise SettingsError(f"{run} holds no unfinished run: leave --resume out")
+    held = yaml.safe_load((run / SETTINGS_FILE).read_text(encoding="utf-8"))
+    given = yaml.safe_load(as_yaml(settings))
+    for name in sorted((held.keys() | given.keys()) - FREE):
+        if held.get(name) != given.get(name):
+            flag = f"--{name.replace('_', '-')}"
+            raise SettingsError(
+                f"{flag} is {held.get(name)} in the run of {run} and can not be changed: "
+                f"leave {flag} out"
+            )
+    return str(last_run(read_history(run))[0]["run"])

@@ -1,0 +1,37 @@
+"""hetero-sim, killed for real."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors.torch import load_file
+
+from hetero_common.checkpoints import CHECKPOINTS
+from lab.test_simulation import SMALL
+
+if TYPE_CHECKING:
+    from conftest import Simulate
+    from processes import Launch
+
+FLAGS = (*SMALL, "--clients", "2", "--rounds", "16", "--checkpoint-seconds", "0")
+
+
+def test_a_simulation_goes_on_after_kill_9(launch: Launch, simulate: Simulate) -> None:
+    with launch("hetero-sim", *FLAGS, "--run-dir", "run") as killed:
+        run = killed.folder / "run"
+        while not list((run / CHECKPOINTS).glob("run/round*")):
+            time.sleep(0.01)
+        killed.kill()
+    with launch("hetero-sim", "--resume", str(run)) as resumed:
+        assert resumed.finish().code == 0
+    assert bits(run) == bits(simulate(*FLAGS))
+
+
+def bits(run: Path) -> dict[str, dict[str, bytes]]:
+    """Of all weights that the run has left."""
+    return {
+        path.name: {name: array.numpy().tobytes() for name, array in load_file(path).items()}
+        for path in run.glob("*.safetensors")
+    }
