@@ -47,7 +47,11 @@ def _run(settings: SimulationSettings) -> None:
             run_dir.write(PLAN_FILE, settings.plan().model_dump_json(indent=2))
         snapshots = Snapshots(path, name, settings.checkpoint_seconds)
         run_dir.event("started", run=name, version=__version__, torch=torch.__version__)
-        train(run_dir, _observer(run_dir), snapshots)
+        try:
+            train(run_dir, _observer(run_dir), snapshots)
+        except KeyboardInterrupt:
+            log.warning("stopped: go on later with --resume %s", path)
+            raise
         snapshots.drop()
     log.info("the run is done: weights and metrics are in %s", path)
 

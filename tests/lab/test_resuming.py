@@ -42,6 +42,7 @@ class Killer:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left = 0
+        self.weapon: type[BaseException] = Killed
         event = RunDir.event
 
         def count(run_dir: RunDir, kind: str, **fields: object) -> None:
@@ -49,7 +50,7 @@ class Killer:
             if kind == "round":
                 self.left -= 1
                 if self.left == 0:
-                    raise Killed
+                    raise self.weapon
 
         monkeypatch.setattr(RunDir, "event", count)
 
@@ -122,6 +123,15 @@ def test_a_run_that_was_killed_before_its_first_round_begins_anew(
     assert not list((unfinished / CHECKPOINTS).glob("*/round*"))
     assert main(["--resume", str(unfinished)]) == 0
     assert weights(unfinished) == weights(simulate(*flags_of("split")))
+
+
+def test_whoever_stops_a_run_is_told_how_to_go_on(
+    killer: Killer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killer.left, killer.weapon = 1, KeyboardInterrupt
+    run = tmp_path / "run"
+    assert main([*flags_of("split"), "--run-dir", str(run)]) == 130
+    assert f"go on later with --resume {run}" in capsys.readouterr().err
 
 
 def test_a_finished_run_is_not_resumed(
