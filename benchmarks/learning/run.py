@@ -34,7 +34,7 @@ from hetero_lab.report.making import compare
 from hetero_lab.report.reading import read_run
 from hetero_lab.report.records import Run
 from hetero_lab.report.tables import Table, results_table
-from hetero_lab.resuming import FREE
+from hetero_lab.resuming import decisive
 from hetero_lab.settings import SimulationSettings
 
 TABLES = Path(__file__).with_name("tables.yaml")
@@ -72,9 +72,8 @@ class Repetition:
         if not (run / SETTINGS_FILE).exists():
             return False
         given = load(SimulationSettings, self.flags, "hetero-sim")
-        asked = yaml.safe_load(as_yaml(METHODS[given.method].settings(given)))
-        held = yaml.safe_load((run / SETTINGS_FILE).read_text())
-        return all(asked.get(k) == held.get(k) for k in (asked.keys() | held.keys()) - FREE)
+        asked = as_yaml(METHODS[given.method].settings(given))
+        return decisive(asked) == decisive((run / SETTINGS_FILE).read_text())
 
     def _train(self) -> None:
         flags = [*self.flags, "--run-dir", str(self.folder)]

@@ -16,7 +16,7 @@ from torch import Tensor
 from hetero_common.errors import RefusedInput
 from hetero_common.weights import Weights
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_DTYPES = {"bf16": torch.bfloat16}
 
 
 def pack(weights: Weights, pulled: Weights, wire_dtype: str) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import yaml
 from torch import Tensor
@@ -18,11 +18,11 @@ from hetero_common.rundir import SETTINGS_FILE
 from hetero_common.settings import as_yaml
 from hetero_lab.report.history import last_run, read_history
 from hetero_lab.settings import SimulationSettings
+from hetero_server.saving import require_unchanged
 
 _KEPT = 2  # should the newest turn out damaged, there is another
 
-FREE = frozenset({"run_dir", "resume", "checkpoint_seconds", "device", "threads", "log_level"})
-"""Settings that may be others than those of the run that is gone on with."""
+_FREE = frozenset({"run_dir", "resume", "checkpoint_seconds", "device", "threads", "log_level"})
 
 
 class Part(Protocol):
@@ -110,6 +110,11 @@ class Snapshots:
         shutil.rmtree(self._folder)
 
 
+def decisive(settings: str) -> dict[str, Any]:
+    """Of settings in YAML, those that the result of a run depends on."""
+    return {name: value for name, value in yaml.safe_load(settings).items() if name not in _FREE}
+
+
 def require_resumable(run: Path, settings: SimulationSettings) -> str:
     """The name of the unfinished run in a directory.
 
@@ -118,13 +123,6 @@ def require_resumable(run: Path, settings: SimulationSettings) -> str:
     """
     if not (run / CHECKPOINTS).is_dir():
         raise SettingsError(f"{run} holds no unfinished run: leave --resume out")
-    held = yaml.safe_load((run / SETTINGS_FILE).read_text(encoding="utf-8"))
-    given = yaml.safe_load(as_yaml(settings))
-    for name in sorted((held.keys() | given.keys()) - FREE):
-        if held.get(name) != given.get(name):
-            flag = f"--{name.replace('_', '-')}"
-            raise SettingsError(
-                f"{flag} is {held.get(name)} in the run of {run} and can not be changed: "
-                f"leave {flag} out"
-            )
+    held = (run / SETTINGS_FILE).read_text(encoding="utf-8")
+    require_unchanged(run, decisive(held), decisive(as_yaml(settings)))
     return str(last_run(read_history(run))[0]["run"])

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hetero_common.checkpoints import (
     CHECKPOINTS,
@@ -113,18 +114,31 @@ def require_resumable(run: Path, plan: Plan) -> str:
     Raises:
         SettingsError: It has no good checkpoint, or another agreement.
     """
-    agreed = read_plan(run)
-    for name in Plan.model_fields:
-        if getattr(agreed, name) != getattr(plan, name):
-            flag = f"--{name.replace('_', '-')}"
-            raise SettingsError(
-                f"{flag} is {getattr(agreed, name)} in the run of {run} and can not be changed: "
-                f"leave {flag} out"
-            )
+    require_unchanged(run, read_plan(run).model_dump(), plan.model_dump())
     owner = owner_of(run / CHECKPOINTS)
     if owner is None:
         raise SettingsError(f"{run} has no good checkpoint to go on from: start a new run")
     return owner
+
+
+def require_unchanged(run: Path, held: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Check what the result of a run depends on.
+
+    Args:
+        run: Directory of the run.
+        held: Its settings.
+        given: Those that it is to go on with.
+
+    Raises:
+        SettingsError: They differ.
+    """
+    for name in {**held, **given}:
+        if held.get(name) != given.get(name):
+            flag = f"--{name.replace('_', '-')}"
+            raise SettingsError(
+                f"{flag} is {held.get(name)} in the run of {run} and can not be changed: "
+                f"leave {flag} out"
+            )
 
 
 @dataclass(frozen=True)

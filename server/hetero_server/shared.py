@@ -67,9 +67,10 @@ class SharedWeights(Weights):
             RefusedInput: They do not match the agreed schema, are not finite, or are no result of
                 training.
         """
-        weights = self.unpack(cut_layer, tensors_from_bytes(data))
-        weights.require_like(self.for_cut(cut_layer))
-        _require_sane(weights, self.for_cut(cut_layer))
+        before = self.for_cut(cut_layer)
+        weights = unpack(tensors_from_bytes(data), before, self.push_dtype)
+        weights.require_like(before)
+        _require_sane(weights, before)
         return weights
 
     def unpack(self, cut_layer: int, packed: Mapping[str, Tensor]) -> Weights:

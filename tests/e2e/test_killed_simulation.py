@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors.torch import load_file
-
 from hetero_common.checkpoints import CHECKPOINTS
-from lab.test_simulation import SMALL
+from lab.test_simulation import SMALL, weight_files
 
 if TYPE_CHECKING:
     from conftest import Simulate
@@ -26,12 +23,4 @@ def test_a_simulation_goes_on_after_kill_9(launch: Launch, simulate: Simulate) -
         killed.kill()
     with launch("hetero-sim", "--resume", str(run)) as resumed:
         assert resumed.finish().code == 0
-    assert bits(run) == bits(simulate(*FLAGS))
-
-
-def bits(run: Path) -> dict[str, dict[str, bytes]]:
-    """Of all weights that the run has left."""
-    return {
-        path.name: {name: array.numpy().tobytes() for name, array in load_file(path).items()}
-        for path in run.glob("*.safetensors")
-    }
+    assert weight_files(run) == weight_files(simulate(*FLAGS))

@@ -6,28 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from safetensors.torch import load_file
 
 from hetero_common.checkpoints import CHECKPOINTS
 from hetero_common.rundir import RunDir, read_events
 from hetero_lab.__main__ import main
 from hetero_lab.methods import METHODS
 from hetero_lab.report.reading import read_run
-from lab.test_simulation import SMALL
+from lab.test_simulation import SMALL, weight_files
 
 if TYPE_CHECKING:
     from conftest import Simulate
 
 FLAGS = (
-    *SMALL,
-    "--clients",
-    "2",
-    "--rounds",
-    "4",
-    "--eval-every",
-    "2",
-    "--checkpoint-seconds",
-    "0",
+    *(*SMALL, "--clients", "2", "--rounds", "4", "--eval-every", "2"),
+    *("--checkpoint-seconds", "0"),
 )
 KILLED_AFTER = {"fedavg-prefix": (2, 6), "centralized": (2, 3), "fedavg": (2, 3)}
 """Events `round` before each kill; where it is not named, both clients have one of each round."""
@@ -60,13 +52,6 @@ def killer(monkeypatch: pytest.MonkeyPatch) -> Killer:
     return Killer(monkeypatch)
 
 
-def weights(run: Path) -> dict[str, dict[str, bytes]]:
-    return {
-        path.name: {name: array.numpy().tobytes() for name, array in load_file(path).items()}
-        for path in run.glob("*.safetensors")
-    }
-
-
 def flags_of(method: str) -> tuple[str, ...]:
     cuts = "2,3" if method in ("split", "isolated", "fedavg-prefix") else "3"
     return (*FLAGS, "--method", method, "--cut-layers", cuts)
@@ -84,7 +69,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
         flags = []
         assert (run / CHECKPOINTS).is_dir()
     assert main(["--resume", str(run)]) == 0
-    assert weights(run) == weights(whole) != {}
+    assert weight_files(run) == weight_files(whole) != {}
     resumed, never = read_run(run), read_run(whole)
     assert resumed.participants == never.participants
     assert resumed.is_finished
@@ -122,7 +107,7 @@ def test_a_run_that_was_killed_before_its_first_round_begins_anew(
 ) -> None:
     assert not list((unfinished / CHECKPOINTS).glob("*/round*"))
     assert main(["--resume", str(unfinished)]) == 0
-    assert weights(unfinished) == weights(simulate(*flags_of("split")))
+    assert weight_files(unfinished) == weight_files(simulate(*flags_of("split")))
 
 
 def test_whoever_stops_a_run_is_told_how_to_go_on(
@@ -138,10 +123,10 @@ def test_a_finished_run_is_not_resumed(
     simulate: Simulate, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = simulate(*flags_of("centralized"))
-    before = weights(run)
+    before = weight_files(run)
     assert main(["--resume", str(run)]) == 2
     assert f"{run} holds no unfinished run: leave --resume out" in capsys.readouterr().err
-    assert weights(run) == before
+    assert weight_files(run) == before
 
 
 def test_a_directory_that_is_used_again_does_not_go_on_with_what_was_there(
@@ -153,4 +138,4 @@ def test_a_directory_that_is_used_again_does_not_go_on_with_what_was_there(
         main(flags)
     flags += ["--seed", "3"]
     assert main(flags) == 0
-    assert weights(unfinished) == weights(simulate(*flags_of("split"), "--seed", "3"))
+    assert weight_files(unfinished) == weight_files(simulate(*flags_of("split"), "--seed", "3"))
