@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from hetero_common.errors import SettingsError
+from hetero_common.errors import HeteroError, SettingsError
 from hetero_common.plan import Plan
+
+log = logging.getLogger(__name__)
 
 SETTINGS_FILE = "settings.yaml"
 PLAN_FILE = "plan.json"
@@ -35,26 +39,33 @@ class RunDir:
         self._start = time.monotonic()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            metrics = path / METRICS_FILE
-            torn = metrics.exists() and not metrics.read_bytes().endswith(b"\n")
-            self._metrics = metrics.open("a", encoding="utf-8")
-            if torn:  # a kill cut its last line short; what follows starts on a line of its own
-                self._metrics.write("\n")
+            self._metrics = _Lines(path / METRICS_FILE)
         except OSError as error:
             raise SettingsError(f"--run-dir {path} can not be written: {error.strerror}") from None
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Append one object to metrics.jsonl; `seconds` counts from the start of this process."""
+        """Append one object to metrics.jsonl; `seconds` counts from the start of this process.
+
+        While it can not be written, events are held in memory.
+        """
         seconds = round(time.monotonic() - self._start, 3)
-        line = json.dumps(
-            {"event": kind, "time": round(time.time(), 3), "seconds": seconds} | fields
+        self._metrics.append(
+            json.dumps({"event": kind, "time": round(time.time(), 3), "seconds": seconds} | fields)
         )
-        self._metrics.write(line + "\n")
-        self._metrics.flush()
 
     def write(self, name: str, data: str | bytes) -> None:
-        """Write a file whole or not at all."""
-        write_whole(self.path / name, data.encode() if isinstance(data, str) else data)
+        """Write a file whole or not at all.
+
+        Raises:
+            HeteroError: It can not be written; what was there before still is.
+        """
+        try:
+            write_whole(self.path / name, data.encode() if isinstance(data, str) else data)
+        except OSError as error:
+            raise HeteroError(
+                f"{self.path / name} can not be written ({error.strerror}): make room, then start "
+                "again from the last checkpoint"
+            ) from None
 
     def close(self) -> None:
         """Close metrics.jsonl."""
@@ -65,6 +76,49 @@ class RunDir:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _Lines:
+    """A file that lines are appended to; one that can not be is appended as soon as it can."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        torn = path.exists() and not path.read_bytes().endswith(b"\n")
+        self._file = path.open("ab", buffering=0)
+        # A kill cut its last line short: what follows starts on a line of its own.
+        self._unwritten = b"\n" if torn else b""
+        self._is_behind = False
+        self._lock = threading.Lock()
+
+    def append(self, line: str) -> None:
+        with self._lock:
+            self._unwritten += line.encode() + b"\n"
+            try:
+                while self._unwritten:
+                    self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+            except OSError as error:
+                self._fall_behind(error)
+            else:
+                self._catch_up()
+
+    def close(self) -> None:
+        if self._is_behind:
+            log.error("the last events could not be written to %s: they are lost", self._path)
+        self._file.close()
+
+    def _fall_behind(self, error: OSError) -> None:
+        if not self._is_behind:
+            log.error(
+                "%s can not be written (%s): the run goes on, its events are held in memory",
+                self._path,
+                error.strerror,
+            )
+        self._is_behind = True
+
+    def _catch_up(self) -> None:
+        if self._is_behind:
+            log.warning("%s can be written again: no event is lost", self._path)
+        self._is_behind = False
 
 
 def read_plan(run: Path) -> Plan:

@@ -18,9 +18,7 @@ from hetero_common.rundir import SETTINGS_FILE
 from hetero_common.settings import as_yaml
 from hetero_lab.report.history import last_run, read_history
 from hetero_lab.settings import SimulationSettings
-from hetero_server.saving import require_unchanged
-
-_KEPT = 2  # should the newest turn out damaged, there is another
+from hetero_server.saving import KEPT, require_unchanged, write_if_possible
 
 _FREE = frozenset({"run_dir", "resume", "checkpoint_seconds", "device", "threads", "log_level"})
 
@@ -101,8 +99,8 @@ class Snapshots:
         for round_ in range(0 if newest is None else newest.round + 1, count):
             yield round_
             if self._clock() - written >= self.seconds or round_ + 1 == count:
-                store.write(Checkpoint(round_, {}))
-                store.keep_newest(_KEPT)
+                write_if_possible(store, Checkpoint(round_, {}))
+                store.keep_newest(KEPT)
                 written = self._clock()
 
     def drop(self) -> None:

@@ -27,7 +27,7 @@ from hetero_server.work import Saved, SaveWork
 
 log = logging.getLogger(__name__)
 
-_KEPT = 2
+KEPT = 2
 """Checkpoints that are left: should the newest turn out damaged, there is another."""
 
 
@@ -55,7 +55,7 @@ class Saving:
         self._saved = clock()
         self.is_due = False
         """Whether the end of the round under way is saved."""
-        self.keep_from = store.keep_newest(_KEPT)
+        self.keep_from = store.keep_newest(KEPT)
         """Round of the oldest checkpoint that the run can be resumed from."""
 
     def begin(self, round_: int, plan: Plan) -> tuple[int, bool]:
@@ -72,20 +72,27 @@ class Saving:
         """Write a checkpoint; one that can not be written is no reason to stop training."""
         self._saved = self._clock()
         tensors = dict(work.tensors) | nested("strategy", strategy.checkpoint())
-        try:
-            self._store.write(Checkpoint(work.round, tensors, work.record))
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            log.error(
-                "the checkpoint of round %d could not be written to %s (%s): the run goes on, and "
-                "can be resumed from the one before",
-                work.round,
-                self._store.folder,
-                reason,
-            )
-            return Saved(reason)
-        self.keep_from = self._store.keep_newest(_KEPT)
-        return Saved(None)
+        failed = write_if_possible(self._store, Checkpoint(work.round, tensors, work.record))
+        if failed is None:
+            self.keep_from = self._store.keep_newest(KEPT)
+        return Saved(failed)
+
+
+def write_if_possible(store: CheckpointStore, checkpoint: Checkpoint) -> str | None:
+    """Add a checkpoint; why it could not be written, if it could not."""
+    try:
+        store.write(checkpoint)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        log.error(
+            "the checkpoint of round %d could not be written to %s (%s): the run goes on, and "
+            "can be resumed from the one before",
+            checkpoint.round,
+            store.folder,
+            reason,
+        )
+        return reason
+    return None
 
 
 def save_work(

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from hetero_common.errors import SettingsError
+from hetero_common.errors import HeteroError, SettingsError
 from hetero_common.rundir import METRICS_FILE, RunDir, read_events
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 def test_events_are_kept_in_order_with_their_fields(tmp_path: Path) -> None:
@@ -97,12 +102,63 @@ def test_a_write_that_fails_leaves_the_old_file(
 
     with RunDir(tmp_path) as run_dir:
         run_dir.write("file", b"old")
-        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        with monkeypatch.context() as patch, pytest.raises(HeteroError, match="No space left"):
             patch.setattr(os, "fsync", full)
             run_dir.write("file", b"new")
         assert (tmp_path / "file").read_bytes() == b"old"
         run_dir.write("file", b"newer")  # the failure does not stand in the way
     assert (tmp_path / "file").read_bytes() == b"newer"
+
+
+class Disk(io.FileIO):
+    """A file on a disk that takes so many bytes, and no more."""
+
+    room = 0
+
+    def write(self, data: Buffer) -> int:
+        if self.room == 0:
+            raise OSError(28, "No space left on device")
+        fits = super().write(bytes(data)[: self.room])
+        self.room -= fits
+        return fits
+
+
+def on_a_disk(run_dir: RunDir) -> Disk:
+    """Go on writing events there; it is full at first."""
+    lines = run_dir._metrics
+    lines._file.close()
+    disk = Disk(run_dir.path / METRICS_FILE, "ab")
+    lines._file = disk
+    return disk
+
+
+def test_a_full_disk_costs_no_event_once_there_is_room_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RunDir(tmp_path) as run_dir:
+        run_dir.event("round", round=0)
+        size = (tmp_path / METRICS_FILE).stat().st_size
+        disk = on_a_disk(run_dir)
+        disk.room = size // 2
+        for number in range(1, 4):
+            run_dir.event("round", round=number)
+        assert (tmp_path / METRICS_FILE).stat().st_size == size + size // 2
+        assert [event["round"] for event in read_events(tmp_path)] == [0]
+        disk.room = 10 * size
+        run_dir.event("round", round=4)
+    assert [event["round"] for event in read_events(tmp_path)] == [0, 1, 2, 3, 4]
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+def test_events_that_are_never_written_are_said_to_be_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RunDir(tmp_path) as run_dir:
+        on_a_disk(run_dir)
+        run_dir.event("round", round=0)
+    assert read_events(tmp_path) == []
+    assert "No space left on device" in caplog.messages[0]
+    assert "they are lost" in caplog.messages[1]
 
 
 def test_a_run_directory_that_can_not_be_written_is_named(tmp_path: Path) -> None:

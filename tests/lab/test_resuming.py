@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hetero_common import rundir
 from hetero_common.checkpoints import CHECKPOINTS
 from hetero_common.rundir import RunDir, read_events
 from hetero_lab.__main__ import main
@@ -117,6 +118,42 @@ def test_whoever_stops_a_run_is_told_how_to_go_on(
     run = tmp_path / "run"
     assert main([*flags_of("split"), "--run-dir", str(run)]) == 130
     assert f"go on later with --resume {run}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["split", "isolated"])
+def test_a_full_disk_stops_no_run_before_its_end(
+    method: str, simulate: Simulate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    whole, run = simulate(*flags_of(method)), tmp_path / "run"
+    monkeypatch.setattr("hetero_common.checkpoints.write_whole", full)
+    assert main([*flags_of(method), "--run-dir", str(run)]) == 0
+    assert weight_files(run) == weight_files(whole)
+
+
+def test_weights_that_can_not_be_written_are_in_a_checkpoint(
+    simulate: Simulate,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    write_whole = rundir.write_whole
+
+    def full(path: Path, data: bytes) -> None:
+        if path.suffix == ".safetensors":
+            raise OSError(28, "No space left on device")
+        write_whole(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rundir, "write_whole", full)
+        assert main([*flags_of("split"), "--run-dir", str(run)]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "can not be written (No space left on device): make room" in last
+    assert main(["--resume", str(run)]) == 0
+    assert weight_files(run) == weight_files(simulate(*flags_of("split")))
 
 
 def test_a_finished_run_is_not_resumed(
