@@ -125,7 +125,9 @@ def test_a_server_whose_computing_is_stuck_does_not_serve_until_it_goes_on(
         compute.close()
 
     visit(scene)
-    assert caplog.messages == [
+    # gRPC's poller may tell this log of a loop that another test has closed.
+    told = [record for record in caplog.records if record.name == keep_true.__module__]
+    assert [record.getMessage() for record in told] == [
         "the computing has made no progress for 0.05 s: health says NOT_SERVING",
         "the computing goes on again: health says SERVING",
     ]
