@@ -1,7 +1,7 @@
 """What must be better than what, on a task that takes seconds.
 
-Six clients at cuts 2, 3 and 4 learn digits from 100 batches of 8 images each. The margins asked for
-are at most half of what was measured on seeds 0 to 3.
+Three clients at cuts 2, 3 and 4, and six under label skew, learn digits from 60 batches of 8 images
+each. The margins asked for are at most two thirds of the least that was measured on seeds 0 to 3.
 """
 
 from __future__ import annotations
@@ -18,23 +18,33 @@ if TYPE_CHECKING:
 
 EASY = (
     *("--dataset", "digits", "--normalization", "digits", "--image-size", "8", "--augment", "none"),
-    *("--model", "tinycnn", "--width", "8", "--clients", "6", "--cut-layers", "2,3,4"),
+    *("--model", "tinycnn", "--width", "8", "--cut-layers", "2,3,4"),
 )
+STEPWISE = ("--clients", "3", "--rounds", "60")
 METHODS = {
-    "default": ("--rounds", "100", "--exits", "2,3,4"),
-    "last exit": ("--rounds", "100", "--exits", "last"),
-    "all exits": ("--rounds", "100", "--exits", "all"),
-    "apart": ("--rounds", "100", "--exits", "2,3,4", "--client-aggregation", "none"),
-    "isolated": ("--rounds", "100", "--exits", "2,3,4", "--method", "isolated"),
-    "centralized": ("--rounds", "100", "--method", "centralized"),
+    "default": (*STEPWISE, "--exits", "2,3,4"),
+    "last exit": (*STEPWISE, "--exits", "last"),
+    "all exits": (*STEPWISE, "--exits", "all"),
+    "apart": (*STEPWISE, "--exits", "2,3,4", "--client-aggregation", "none"),
+    "isolated": (*STEPWISE, "--exits", "2,3,4", "--method", "isolated"),
+    "centralized": (*STEPWISE, "--method", "centralized"),
     "paper": (
         *("--preset", "paper", "--order", "interleaved", "--batch-size", "8"),
-        *("--rounds", "4", "--steps-per-round", "25"),
+        *("--clients", "3", "--rounds", "4", "--steps-per-round", "15"),
     ),
 }
 SKEWED = (
-    *("--strategy", "sequential", "--server-lr", "0.05", "--rounds", "4"),
-    *("--steps-per-round", "25", "--partition", "dirichlet", "--alpha", "0.1", "--min-shard", "16"),
+    *("--clients", "6", "--partition", "dirichlet", "--alpha", "0.1", "--min-shard", "16"),
+    *(
+        "--strategy",
+        "sequential",
+        "--server-lr",
+        "0.05",
+        "--rounds",
+        "4",
+        "--steps-per-round",
+        "15",
+    ),
 )
 
 
@@ -85,20 +95,22 @@ def test_one_average_over_clients_and_server_is_what_makes_it_work(trained: Trai
 
 def test_the_default_preset_beats_the_plain_method_on_as_many_images(trained: Trained) -> None:
     default, paper = trained(*METHODS["default"]), trained(*METHODS["paper"])
-    assert default.exit > paper.exit + 20
-    assert default.server > paper.server + 5
+    assert default.exit > paper.exit + 29
+    assert default.server > paper.server + 6
 
 
 def test_nothing_is_better_than_to_train_the_whole_model_on_all_data(trained: Trained) -> None:
-    assert trained(*METHODS["centralized"]).server > trained(*METHODS["default"]).server
+    assert trained(*METHODS["centralized"]).server > trained(*METHODS["default"]).server + 8
 
 
-@pytest.mark.parametrize("more", ["default", "all exits"])
-def test_more_exits_are_better_than_the_last_alone(trained: Trained, more: str) -> None:
-    assert trained(*METHODS[more]).exit > trained(*METHODS["last exit"]).exit + 2
+@pytest.mark.parametrize(("more", "points"), [("default", 9), ("all exits", 6)])
+def test_more_exits_are_better_than_the_last_alone(
+    trained: Trained, more: str, points: int
+) -> None:
+    assert trained(*METHODS[more]).exit > trained(*METHODS["last exit"]).exit + points
 
 
 def test_interleaved_steps_beat_one_client_after_another_under_label_skew(trained: Trained) -> None:
     interleaved = trained(*SKEWED, "--order", "interleaved")
     relay = trained(*SKEWED, "--order", "relay")
-    assert interleaved.server > relay.server + 14
+    assert interleaved.server > relay.server + 18
