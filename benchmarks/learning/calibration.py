@@ -20,10 +20,10 @@ from torch import Tensor
 
 from hetero_client.calibration import Calibration
 from hetero_client.device_model import DeviceModel
-from hetero_client.early_exit import Answers
+from hetero_client.early_exit import UNCERTAINTY, Answers
 from hetero_client.evaluation import ask_both
 from hetero_client.shards import load_test
-from hetero_client.thresholds import Target, lost_images
+from hetero_client.thresholds import Target, for_offload, lost_images
 from hetero_common.compute import Compute
 from hetero_common.rundir import read_events
 from hetero_common.weights import read_file
@@ -37,6 +37,7 @@ _TARGETS = (
     Target("max-loss", 0.02, 0.95),
     Target("max-loss", 0.01, 0.95),
 )
+_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
 _HEADINGS = (
     *("cut layer", "asked for", "threshold", "offloaded %", "on test images"),
     *("accuracy %", "server's %", "lost %"),
@@ -55,6 +56,7 @@ def main() -> None:
     chosen_on, test = (load_test(f"folder:{z}", Path(), initial.plan) for z in (held_out, tested))
     print(f"| {' | '.join(_HEADINGS)} |\n|{'---|' * len(_HEADINGS)}")
     measures = []
+    costs = []
     for client, cut_layer in _one_of_each(run):
         both = _Both(initial, run / f"{client}.safetensors", cut_layer)
         here, there = both.ask(chosen_on.images), both.ask(test.images)
@@ -71,12 +73,23 @@ def main() -> None:
             print(f"| {' | '.join(cells)} |")
         whole = _calibration(there, test.labels, _TARGETS[0])
         measures.append((cut_layer, whole))
+        costs += [(cut_layer, c, _costs(Answers.of(*there, test.labels, c))) for c in UNCERTAINTY]
     print("\n| cut layer | AUROC | calibration error of the exit % | of the server % |")
     print("|---|---|---|---|")
     for cut_layer, whole in measures:
         errors = (whole.exit_calibration_error, whole.server_calibration_error)
         shown = " | ".join(f"{100 * error:.2f}" for error in errors)
         print(f"| {cut_layer} | {whole.exit_auroc or 0:.3f} | {shown} |")
+    shares = " | ".join(f"{share:.0%}" for share in _SHARES)
+    print(f"\n| cut layer | criterion | {shares} |\n|---|---|{'---|' * len(_SHARES)}")
+    for cut_layer, criterion, lost in costs:
+        print(f"| {cut_layer} | {criterion} | {' | '.join(f'{100 * each:.2f}' for each in lost)} |")
+
+
+def _costs(answers: Answers) -> list[float]:
+    """Accuracy below the server's with each of `_SHARES` offloaded, of these images."""
+    points = (answers.at(for_offload(answers, share)) for share in _SHARES)
+    return [answers.server_accuracy - point.accuracy for point in points]
 
 
 def _arguments() -> argparse.Namespace:

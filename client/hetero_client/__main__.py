@@ -108,7 +108,7 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
             link,
             trainer,
             test,
-            threshold=settings.threshold,
+            rule=settings.exit_rule,
             eval_samples=settings.eval_samples,
             run_dir=run_dir,
             keeping=Keeping(

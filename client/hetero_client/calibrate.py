@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hetero_client.calibration import CALIBRATION_FILE, Calibration, digest
+from hetero_client.early_exit import DEFAULT_RULE
 from hetero_client.evaluation import ask_both
 from hetero_client.settings import InferenceSettings
 from hetero_client.thresholds import images_needed
@@ -33,7 +34,12 @@ def calibrate(settings: InferenceSettings, device: TrainedDevice) -> None:
     with device.connected(deadline=None) as predict:
         answers = ask_both(device.model, images.shard.images, predict, device.rows)
     calibration = Calibration.of(
-        *answers, images.shard.labels, target, source=images.source, model=digest(settings.run)
+        *answers,
+        images.shard.labels,
+        target,
+        settings.criterion or DEFAULT_RULE.criterion,
+        source=images.source,
+        model=digest(settings.run),
     )
     calibration.write(settings.run)
     _print(calibration, settings)
@@ -66,7 +72,7 @@ def _table(calibration: Calibration) -> Table:
         ("offloaded", f"{calibration.offload_share:.1%}"),
         ("lost", f"{calibration.lost_share:.2%}"),
         ("lost at most", "-" if bound is None else f"{bound:.2%}"),
-        ("AUROC of the entropy", "-" if auroc is None else f"{auroc:.3f}"),
+        (f"AUROC of the {calibration.criterion}", "-" if auroc is None else f"{auroc:.3f}"),
         ("calibration error of the exit", f"{calibration.exit_calibration_error:.2%}"),
         ("calibration error of the server", f"{calibration.server_calibration_error:.2%}"),
     ):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 from typing_extensions import Self
 
-from hetero_client.early_exit import Answers
+from hetero_client.early_exit import Answers, Criterion, ExitRule
 from hetero_client.reliability import auroc, calibration_error
 from hetero_client.thresholds import Target, lost_images, upper_bound
 from hetero_common.errors import SettingsError
@@ -24,7 +24,8 @@ class Calibration(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     Accuracies and shares are in [0, 1].
 
     Attributes:
-        threshold: Largest normalized entropy that the exit answers at.
+        threshold: Largest uncertainty that the exit answers at.
+        criterion: What the uncertainty is.
         target: What it was chosen for.
         source: Where the images are from.
         model: SHA-256 of the device's weights file.
@@ -35,13 +36,14 @@ class Calibration(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         offload_share: Share that the server answers then.
         lost_share: Share that the exit answers wrong and the server would have answered right.
         lost_at_most: Of all images like these, with the confidence of the target; None without.
-        exit_auroc: How well entropy ranks the exit's right answers before its wrong ones; None
-            where it has no answers of one kind.
+        exit_auroc: How well the uncertainty ranks the exit's right answers before its wrong ones;
+            None where it has no answers of one kind.
         exit_calibration_error: Expected calibration error of the exit.
         server_calibration_error: Of the server.
     """
 
     threshold: float = Field(ge=-1, le=1)
+    criterion: Criterion = "entropy"
     target: Target
     source: str
     model: str
@@ -63,6 +65,7 @@ class Calibration(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         server: Tensor,
         labels: Tensor,
         target: Target,
+        criterion: Criterion = "entropy",
         *,
         source: str,
         model: str,
@@ -72,11 +75,12 @@ class Calibration(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         Raises:
             SettingsError: The target can not be reached.
         """
-        answers, images = Answers.of(exit_, server, labels), len(labels)
+        answers, images = Answers.of(exit_, server, labels, criterion), len(labels)
         point = answers.at(target.choose(answers))
         lost = lost_images(answers, point.threshold)
         return cls(
             threshold=point.threshold,
+            criterion=criterion,
             target=target,
             source=source,
             model=model,
@@ -87,10 +91,15 @@ class Calibration(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
             offload_share=point.offload_share,
             lost_share=lost / images,
             lost_at_most=_lost_at_most(lost, images, point.threshold, target),
-            exit_auroc=auroc(-answers.entropy, answers.exit_right),
+            exit_auroc=auroc(-answers.uncertainty, answers.exit_right),
             exit_calibration_error=calibration_error(exit_.amax(dim=1), answers.exit_right),
             server_calibration_error=calibration_error(server.amax(dim=1), answers.server_right),
         )
+
+    @property
+    def rule(self) -> ExitRule:
+        """The threshold, and what it is of."""
+        return ExitRule(self.threshold, self.criterion)
 
     def write(self, run: Path) -> None:
         """Keep it in the run directory, in place of the one before.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hetero_client.device_model import DeviceModel
-from hetero_client.early_exit import Answers
+from hetero_client.early_exit import Answers, Criterion, ExitRule
 from hetero_client.trainer import Shard
 from hetero_common.classwise import class_counts
 from hetero_common.control import Evaluation
@@ -37,9 +37,15 @@ def ask_both(
     return torch.cat(exits), server
 
 
-def answer(model: DeviceModel, test: Shard, predict: Predict, rows: int) -> Answers:
+def answer(
+    model: DeviceModel,
+    test: Shard,
+    predict: Predict,
+    rows: int,
+    criterion: Criterion = "entropy",
+) -> Answers:
     """Let exit and server answer every test image, `rows` at a time."""
-    return Answers.of(*ask_both(model, test.images, predict, rows), test.labels)
+    return Answers.of(*ask_both(model, test.images, predict, rows), test.labels, criterion)
 
 
 def evaluate(
@@ -48,18 +54,18 @@ def evaluate(
     predict: Predict,
     *,
     rows: int,
-    threshold: float,
+    rule: ExitRule,
     round_: int,
 ) -> Evaluation:
     """What a client reports of `test` after a round."""
-    answers = answer(model, test, predict, rows)
-    point = answers.at(threshold)
+    answers = answer(model, test, predict, rows, rule.criterion)
+    point = answers.at(rule.threshold)
     return Evaluation(
         round=round_,
         samples=len(test.labels),
         exit_accuracy=answers.exit_accuracy,
         server_accuracy=answers.server_accuracy,
-        threshold=threshold,
+        threshold=rule.threshold,
         threshold_accuracy=point.accuracy,
         offload_share=point.offload_share,
         only_server_right=answers.only_server_right,

@@ -9,6 +9,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -20,9 +21,10 @@ from torch import Tensor
 from hetero_client.calibrate import calibrate
 from hetero_client.calibration import read_calibration
 from hetero_client.data.images import decode, stack
+from hetero_client.early_exit import DEFAULT_RULE, ExitRule
 from hetero_client.evaluation import answer
 from hetero_client.inference import Answer, Inference, Source, in_batches
-from hetero_client.settings import DEFAULT_THRESHOLD, InferenceSettings
+from hetero_client.settings import InferenceSettings
 from hetero_client.shards import load_test
 from hetero_client.trained import TrainedDevice
 from hetero_client.trainer import Shard
@@ -45,7 +47,8 @@ def _run(settings: InferenceSettings) -> None:
     elif settings.curve and settings.dataset is not None:
         test = _test_images(settings, settings.dataset, device.plan)
         with device.connected(deadline=None) as predict:
-            answers = answer(device.model, test, predict, device.rows)
+            criterion = settings.criterion or DEFAULT_RULE.criterion
+            answers = answer(device.model, test, predict, device.rows, criterion)
         _print_curve(answers.curve(), settings)
     else:
         _answer(settings, device)
@@ -71,10 +74,10 @@ def _check(settings: InferenceSettings) -> None:
 
 
 def _answer(settings: InferenceSettings, device: TrainedDevice) -> None:
-    threshold, remark = _threshold(settings)
+    rule, remark = _rule(settings)
     images, test = _inputs(settings, device.plan)
     with device.connected(settings.deadline_ms / 1000) as predict:
-        inference = Inference(device.model, predict, threshold)
+        inference = Inference(device.model, predict, rule)
         parts = in_batches(images, device.rows)
         given = [each for part in parts for each in inference.answer(part)]
     _print_answers(given, device.classes, settings, test)
@@ -82,17 +85,23 @@ def _answer(settings: InferenceSettings, device: TrainedDevice) -> None:
         print(remark, file=_beside(settings))
 
 
-def _threshold(settings: InferenceSettings) -> tuple[float, str | None]:
-    """The threshold, and where it is from if that was not said."""
+def _rule(settings: InferenceSettings) -> tuple[ExitRule, str | None]:
+    """When the exit answers, and where that is from if it was not said."""
+    criterion = settings.criterion or DEFAULT_RULE.criterion
     if settings.threshold is not None:
-        return settings.threshold, None
+        return ExitRule(settings.threshold, criterion), None
     calibration = read_calibration(settings.run)
     if calibration is None:
-        return DEFAULT_THRESHOLD, None
+        return replace(DEFAULT_RULE, criterion=criterion), None
+    if settings.criterion not in (None, calibration.criterion):
+        raise SettingsError(
+            f"the threshold of {settings.run} was chosen for --criterion {calibration.criterion}: "
+            f"choose one for {criterion} with --calibrate, or give --threshold"
+        )
     remark = (
         f"threshold {calibration.threshold:.4g}, chosen by --calibrate for {calibration.target}"
     )
-    return calibration.threshold, remark
+    return calibration.rule, remark
 
 
 def _inputs(settings: InferenceSettings, plan: Plan) -> tuple[Tensor, Shard | None]:
@@ -137,7 +146,7 @@ def _print_answers(
     if settings.output == "json":
         for name, each in zip(names, answers, strict=True):
             fields = {"class": classes[each.label], "confidence": round(each.confidence, 4)}
-            by = {"entropy": round(each.entropy, 4), "source": each.source.value}
+            by = {"uncertainty": round(each.uncertainty, 4), "source": each.source.value}
             print(json.dumps({"image": name} | fields | by))
     elif test is None:
         Console().print(_answer_table(names, answers, classes))
@@ -152,10 +161,10 @@ def _beside(settings: InferenceSettings) -> TextIO:
 
 def _answer_table(names: list[str], answers: list[Answer], classes: list[str]) -> Table:
     table = Table()
-    for heading in ("image", "class", "confidence", "entropy", "answered by"):
+    for heading in ("image", "class", "confidence", "uncertainty", "answered by"):
         table.add_column(heading)
     for name, each in zip(names, answers, strict=True):
-        numbers = (f"{each.confidence:.1%}", f"{each.entropy:.3f}")
+        numbers = (f"{each.confidence:.1%}", f"{each.uncertainty:.3f}")
         table.add_row(name, classes[each.label], *numbers, each.source.value)
     return table
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hetero_client.device_model import DeviceModel
-from hetero_client.early_exit import exits_early, normalized_entropy
+from hetero_client.early_exit import ExitRule, exits_early
 from hetero_client.evaluation import Predict
 from hetero_common.errors import ServerUnreachable
 
@@ -34,12 +34,12 @@ class Answer:
     Attributes:
         label: Class number.
         confidence: Probability of that class, by whoever answered.
-        entropy: Normalized entropy of the exit, in [0, 1].
+        uncertainty: Of the exit, in [0, 1].
     """
 
     label: int
     confidence: float
-    entropy: float
+    uncertainty: float
     source: Source
 
 
@@ -49,19 +49,19 @@ class Inference:
     Args:
         model: Prefix and exit, trained.
         predict: Asks the server; raises ServerUnreachable when it is gone or late.
-        threshold: Largest normalized entropy that the exit may answer at.
+        rule: When the exit answers.
     """
 
-    def __init__(self, model: DeviceModel, predict: Predict, threshold: float) -> None:
+    def __init__(self, model: DeviceModel, predict: Predict, rule: ExitRule) -> None:
         self._model = model
         self._predict = predict
-        self._threshold = threshold
+        self._rule = rule
 
     def answer(self, images: Tensor) -> list[Answer]:
         """Answer a batch of uint8 images (B, 3, S, S); what is not sure goes out in one request."""
         activation, probabilities = self._model.infer(images)
-        entropy = normalized_entropy(probabilities)
-        local = exits_early(entropy, self._threshold)
+        uncertainty = self._rule.uncertainty(probabilities)
+        local = exits_early(uncertainty, self._rule.threshold)
         sources = [Source.EXIT if sure else Source.SERVER for sure in local.tolist()]
         if not bool(local.all()):
             offloaded = ~local
@@ -72,7 +72,7 @@ class Inference:
                 log.warning("answering from the exit: %s", error)
                 sources = [Source.EXIT if sure else Source.DEGRADED for sure in local.tolist()]
         confidence, label = probabilities.max(dim=1)
-        rows = zip(label.tolist(), confidence.tolist(), entropy.tolist(), sources, strict=True)
+        rows = zip(label.tolist(), confidence.tolist(), uncertainty.tolist(), sources, strict=True)
         return [Answer(*row) for row in rows]
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
+from hetero_client.early_exit import ExitRule
 from hetero_client.evaluation import evaluate
 from hetero_client.journal import JOURNAL_FILE, FeedbackJournal
 from hetero_client.keeping import Keeping
@@ -68,7 +69,7 @@ class Participation:
         link: To the server.
         trainer: Trains the device's part.
         test: The whole test split.
-        threshold: Largest normalized entropy that the exit may answer at.
+        rule: When the exit answers.
         eval_samples: Test images of an evaluation before the last one.
         run_dir: Where metrics go.
         keeping: Holds the states at the ends of rounds.
@@ -83,7 +84,7 @@ class Participation:
         trainer: Trainer,
         test: Shard,
         *,
-        threshold: float,
+        rule: ExitRule,
         eval_samples: int,
         run_dir: RunDir,
         keeping: Keeping,
@@ -94,7 +95,7 @@ class Participation:
         self._link = link
         self._trainer = trainer
         self._test = test
-        self._threshold = threshold
+        self._rule = rule
         self._eval_samples = eval_samples
         self._run_dir = run_dir
         self._keeping = keeping
@@ -321,7 +322,7 @@ class Participation:
                 activations, cut_layer=model.cut_layer, fingerprint=model.fingerprint
             ),
             rows=self._plan.predict_rows,
-            threshold=self._threshold,
+            rule=self._rule,
             round_=request.round,
         )
         self._link.report(evaluation)

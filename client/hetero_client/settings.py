@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, SecretStr, field_validator, model_validat
 from pydantic_settings import CliPositionalArg
 from typing_extensions import Self
 
+from hetero_client.early_exit import DEFAULT_RULE, Criterion, ExitRule
 from hetero_client.thresholds import Target
 from hetero_common.dealing import Dealing
 from hetero_common.errors import SettingsError
@@ -18,7 +19,6 @@ from hetero_common.partition import MIN_SHARD_SIZE, parse_cuts, parse_shard
 from hetero_common.plan import Plan
 from hetero_common.settings import Settings
 
-DEFAULT_THRESHOLD = 0.5
 _OF_THE_SERVER = frozenset({"tokens"})
 """Could be taken for a misspelt `token`."""
 
@@ -45,10 +45,18 @@ class DataSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     devices of different cut layers see different classes. On a client it takes --cut-layers."""
     validation: float = Field(0.0, ge=0, lt=1)
     """Share of a shard that is not trained on: images to choose a threshold on (--calibrate)."""
-    threshold: float = Field(DEFAULT_THRESHOLD, ge=-1, le=1)
-    """Largest normalized entropy that the exit answers at; 1: always, negative: never."""
+    threshold: float = Field(DEFAULT_RULE.threshold, ge=-1, le=1)
+    """Largest uncertainty that the exit answers at; 1: always, negative: never."""
+    criterion: Criterion = DEFAULT_RULE.criterion
+    """What an exit's uncertainty is: its normalized entropy, or what its largest probability lacks
+    to 1; both from 0 to 1."""
     eval_samples: int = Field(1000, ge=1)
     """Test images of an evaluation; the last one takes the whole test split."""
+
+    @property
+    def exit_rule(self) -> ExitRule:
+        """When an exit answers."""
+        return ExitRule(self.threshold, self.criterion)
 
     def dealing(self) -> Dealing:
         """The rules by which the training images are dealt out."""
@@ -244,8 +252,11 @@ class InferenceSettings(Settings, CalibrationSettings, CredentialSettings, froze
     server: str = "127.0.0.1:50051"
     """HOST:PORT of a server that trains this run, or serves it with --serve."""
     threshold: float | None = Field(None, ge=-1, le=1)
-    """Largest normalized entropy that the exit answers at; 1: always, negative: never. By default
-    what --calibrate has chosen for this run, else 0.5."""
+    """Largest uncertainty that the exit answers at; 1: always, negative: never. By default what
+    --calibrate has chosen for this run, else 0.5."""
+    criterion: Criterion | None = None
+    """What an exit's uncertainty is: its normalized entropy, or what its largest probability lacks
+    to 1 (confidence). By default that of the calibration, else entropy."""
     deadline_ms: float = Field(2000, gt=0)
     """Milliseconds to wait for the server per request; then the exit answers, degraded."""
     dataset: str | None = None

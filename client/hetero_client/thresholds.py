@@ -11,9 +11,9 @@ right. Leaving that out makes the loss of an image 0 or 1 and not -1, 0 or 1, so
 - their number is binomial, and its tail known exactly. Hoeffding-Bentkus bounds by e times that
   tail, and with three values takes over a hundred times as many images to show a loss of 1 %;
 - it only rises with the threshold. So thresholds can be tested from the lowest one upwards until
-  one fails (fixed-sequence testing), in steps as fine as the entropies that occur: the one at which
-  the risk comes to exceed `max_loss` passes with a probability of at most 1 - confidence, and where
-  it fails, so do all above it.
+  one fails (fixed-sequence testing), in steps as fine as the uncertainties that occur: the one at
+  which the risk comes to exceed `max_loss` passes with a probability of at most 1 - confidence, and
+  where it fails, so do all above it.
 
 Angelopoulos, Bates, Candes, Jordan, Lei, "Learn then test: calibrating predictive algorithms to
 achieve risk control", 2021 (arXiv 2110.01052), for the testing; Bates, Angelopoulos, Lei, Malik,
@@ -43,7 +43,7 @@ class Sweep:
     """What each threshold gives that makes a difference, the lowest first, in numbers of images.
 
     Attributes:
-        thresholds: -1, each entropy that occurs but the highest, and 1: (T,) fp64.
+        thresholds: -1, each uncertainty that occurs but the highest, and 1: (T,) fp64.
         offloaded: Images that the server answers, (T,) int64.
         right: Images that are answered right, by whoever answers, (T,) int64.
         lost: Images that the exit answers wrong, and the server would have answered right, (T,)
@@ -60,18 +60,18 @@ class Sweep:
     @classmethod
     def of(cls, answers: Answers) -> Sweep:
         """Of at least one image."""
-        entropy, order = answers.entropy.sort()
-        values, repeats = torch.unique_consecutive(entropy, return_counts=True)
+        uncertainty, order = answers.uncertainty.sort()
+        values, repeats = torch.unique_consecutive(uncertainty, return_counts=True)
         local = torch.cat([torch.zeros(1, dtype=torch.int64), repeats.cumsum(0)])
         exit_right, server_right = answers.exit_right[order], answers.server_right[order]
         inner = values[:-1].double()
         server_alone = int(server_right.sum())
         return cls(
             thresholds=torch.cat([inner.new_tensor([-1.0]), inner, inner.new_tensor([1.0])]),
-            offloaded=len(entropy) - local,
+            offloaded=len(uncertainty) - local,
             right=server_alone + _among_first(local, exit_right.long() - server_right.long()),
             lost=_among_first(local, server_right & ~exit_right),
-            images=len(entropy),
+            images=len(uncertainty),
         )
 
 
@@ -148,7 +148,7 @@ def for_loss(answers: Answers, max_loss: float, confidence: float) -> float:
 
 def lost_images(answers: Answers, threshold: float) -> int:
     """How many of these images are lost at a threshold."""
-    at_exit = exits_early(answers.entropy, threshold)
+    at_exit = exits_early(answers.uncertainty, threshold)
     return int((at_exit & answers.server_right & ~answers.exit_right).sum())
 
 

@@ -71,7 +71,7 @@ class Evaluation:
     """Client to server: accuracies in [0, 1] over `samples` test images.
 
     Attributes:
-        threshold: Largest normalized entropy that the exit may answer at.
+        threshold: Largest uncertainty that the exit may answer at.
         threshold_accuracy: Accuracy when the server answers above the threshold.
         offload_share: Share of images that the server answers then.
         only_server_right: Share of images that the server answers right and the exit does not.

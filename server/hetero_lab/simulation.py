@@ -11,6 +11,7 @@ from functools import partial
 
 from torch import Tensor
 
+from hetero_client.early_exit import ExitRule
 from hetero_client.evaluation import evaluate
 from hetero_client.trainer import Shard, Trainer
 from hetero_common import codec
@@ -36,14 +37,14 @@ class SimulatedClient:
         trainer: Trainer,
         test: Shard,
         *,
-        threshold: float,
+        rule: ExitRule,
         eval_samples: int,
     ) -> None:
         self.member = member
         self.trainer = trainer
         self._engine = engine
         self._test = test
-        self._threshold = threshold
+        self._rule = rule
         self._eval_samples = eval_samples
         self._directives: list[Directive] = []
         self._feedback: Tensor | None = None
@@ -92,7 +93,7 @@ class SimulatedClient:
             self._test if request.last else self._test.first(self._eval_samples),
             self._predict,
             rows=self._engine.plan.predict_rows,
-            threshold=self._threshold,
+            rule=self._rule,
             round_=request.round,
         )
         self._engine.evaluated(self.member.client_id, evaluation)

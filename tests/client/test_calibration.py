@@ -42,7 +42,7 @@ def test_a_calibration_says_what_its_threshold_is_worth() -> None:
     exit_, server, labels = surest_first(20)
     calibration = calibrated(HALF)
     answers = Answers.of(exit_, server, labels)
-    assert calibration.threshold == answers.entropy[9].item()
+    assert calibration.threshold == answers.uncertainty[9].item()
     assert (calibration.exit_accuracy, calibration.server_accuracy) == (0.5, 1.0)
     assert (calibration.accuracy, calibration.offload_share) == (1.0, 0.5)
     assert (calibration.lost_share, calibration.lost_at_most) == (0.0, None)

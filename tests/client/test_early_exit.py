@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hetero_client.early_exit import Answers, exits_early, normalized_entropy
+from hetero_client.early_exit import (
+    UNCERTAINTY,
+    Answers,
+    Criterion,
+    ExitRule,
+    exits_early,
+    least_confidence,
+    normalized_entropy,
+)
 
 logits = st.integers(2, 12).flatmap(
     lambda classes: st.lists(
@@ -36,27 +44,51 @@ def mixed_answers(count: int) -> Answers:
     return Answers(entropy, exit_right, server_right)
 
 
-# --- entropy --------------------------------------------------------------------------------------
+# --- uncertainty ----------------------------------------------------------------------------------
 
 
 @no_deadline
-@given(logits)
-def test_normalized_entropy_is_between_0_and_1(rows: list[list[float]]) -> None:
-    entropy = normalized_entropy(torch.tensor(rows).softmax(dim=1))
-    assert entropy.shape == (len(rows),)
-    assert bool(((entropy >= 0) & (entropy <= 1)).all())
+@given(logits, st.sampled_from(sorted(UNCERTAINTY)))
+def test_uncertainty_is_between_0_and_1(rows: list[list[float]], criterion: Criterion) -> None:
+    uncertainty = ExitRule(0.5, criterion).uncertainty(torch.tensor(rows).softmax(dim=1))
+    assert uncertainty.shape == (len(rows),)
+    assert bool(((uncertainty >= 0) & (uncertainty <= 1)).all())
 
 
+@pytest.mark.parametrize("criterion", UNCERTAINTY)
 @pytest.mark.parametrize("classes", [2, 3, 10, 100, 1000])
-def test_a_uniform_answer_has_entropy_1_whatever_the_number_of_classes(classes: int) -> None:
-    entropy = normalized_entropy(torch.full((1, classes), 1 / classes))
-    assert entropy.item() == pytest.approx(1, abs=1e-6)
-    assert entropy.item() <= 1
+def test_a_uniform_answer_has_uncertainty_1_whatever_the_number_of_classes(
+    classes: int, criterion: Criterion
+) -> None:
+    uncertainty = UNCERTAINTY[criterion](torch.full((1, classes), 1 / classes))
+    assert uncertainty.item() == pytest.approx(1, abs=1e-6)
+    assert uncertainty.item() <= 1
 
 
+@pytest.mark.parametrize("criterion", UNCERTAINTY)
 @pytest.mark.parametrize("classes", [2, 10, 100])
-def test_a_certain_answer_has_entropy_0_exactly(classes: int) -> None:
-    assert normalized_entropy(torch.eye(classes)).tolist() == [0] * classes
+def test_a_certain_answer_has_uncertainty_0_exactly(classes: int, criterion: Criterion) -> None:
+    assert UNCERTAINTY[criterion](torch.eye(classes)).tolist() == [0] * classes
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "expected"),
+    [([0.5, 0.5, 0, 0], 2 / 3), ([0.7, 0.2, 0.1], 0.45), ([0.9, 0.1], 0.2), ([0.4, 0.6], 0.8)],
+)
+def test_least_confidences_that_are_known_by_hand(
+    probabilities: list[float], expected: float
+) -> None:
+    uncertainty = least_confidence(torch.tensor([probabilities]))
+    assert uncertainty.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_criteria_differ_in_what_they_offload_first() -> None:
+    """Entropy minds how many classes are possible, confidence how likely the likeliest is."""
+    between_two = [0.5, 0.5, 0.0, 0.0, 0.0]
+    one_of_all = [0.6, 0.1, 0.1, 0.1, 0.1]
+    answers = torch.tensor([between_two, one_of_all])
+    assert normalized_entropy(answers).argmax() == 1
+    assert least_confidence(answers).argmax() == 0
 
 
 @pytest.mark.parametrize(
@@ -145,7 +177,10 @@ def test_answers_compare_both_sides_with_the_labels() -> None:
     assert answers.exit_right.tolist() == [False, True, True]
     assert answers.server_right.tolist() == [True, True, False]
     assert answers.only_server_right == 1 / 3
-    assert answers.entropy.tolist() == normalized_entropy(exit_).tolist()
+    assert answers.uncertainty.tolist() == normalized_entropy(exit_).tolist()
+    labels = torch.tensor([3, 1, 2])
+    by_confidence = Answers.of(exit_, server, labels, "confidence")
+    assert by_confidence.uncertainty.tolist() == least_confidence(exit_).tolist()
 
 
 # --- the curve ------------------------------------------------------------------------------------
@@ -171,7 +206,7 @@ def test_the_offload_shares_of_a_curve_are_evenly_spaced(count: int) -> None:
     curve = answers.curve(21)
     shares = [point.offload_share for point in curve]
     assert shares == pytest.approx([1 - i / 20 for i in range(21)], abs=1.001 / count)
-    assert {point.threshold for point in curve[1:-1]} <= set(answers.entropy.tolist())
+    assert {point.threshold for point in curve[1:-1]} <= set(answers.uncertainty.tolist())
 
 
 @no_deadline

@@ -11,7 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hetero_client.device_model import DeviceModel
-from hetero_client.early_exit import Answers, normalized_entropy
+from hetero_client.early_exit import (
+    UNCERTAINTY,
+    Answers,
+    Criterion,
+    ExitRule,
+    normalized_entropy,
+)
 from hetero_client.evaluation import answer, evaluate
 from hetero_client.trainer import Shard
 from hetero_common import normalization
@@ -88,7 +94,7 @@ def test_both_answers_are_those_of_the_divided_and_of_the_whole_model(
     assert torch.equal(answers.exit_right, at_exit.argmax(dim=1) == test.labels)
     assert torch.equal(answers.server_right, at_server.argmax(dim=1) == test.labels)
     # Batches of another size are summed up in another order.
-    torch.testing.assert_close(answers.entropy, normalized_entropy(at_exit.softmax(dim=1)))
+    torch.testing.assert_close(answers.uncertainty, normalized_entropy(at_exit.softmax(dim=1)))
 
 
 def test_the_server_gets_each_image_once_in_order_and_without_a_graph(model: DeviceModel) -> None:
@@ -131,7 +137,7 @@ def test_an_evaluation_leaves_the_model_as_it_was(
     model: DeviceModel, suffix: nn.Sequential
 ) -> None:
     before = model.weights().to_bytes()
-    evaluate(model, some_images(20), one_by_one(suffix), rows=8, threshold=0.5, round_=0)
+    evaluate(model, some_images(20), one_by_one(suffix), rows=8, rule=ExitRule(0.5), round_=0)
     assert model.weights().to_bytes() == before
 
 
@@ -139,26 +145,28 @@ def share(flags: Tensor) -> float:
     return int(flags.sum()) / len(flags)
 
 
+@pytest.mark.parametrize("criterion", UNCERTAINTY)
 @pytest.mark.parametrize(
     ("quantile", "offloaded"), [(0.0, 39), (0.5, 20), (1.0, 0)], ids=["most", "half", "none"]
 )
 def test_a_report_holds_the_accuracies_of_exit_server_and_both(
-    model: DeviceModel, quantile: float, offloaded: int
+    model: DeviceModel, quantile: float, offloaded: int, criterion: Criterion
 ) -> None:
     test = some_images(40)
     _, probabilities = model.infer(test.images)
-    entropy = normalized_entropy(probabilities)
-    threshold = entropy.quantile(quantile, interpolation="lower").item()
+    uncertainty = UNCERTAINTY[criterion](probabilities)
+    threshold = uncertainty.quantile(quantile, interpolation="lower").item()
+    rule = ExitRule(threshold, criterion)
 
     def know_it_all(activations: Iterator[Tensor]) -> Iterator[Tensor]:
         for _ in activations:
             yield F.one_hot(test.labels, 10).float()
 
-    report = evaluate(model, test, know_it_all, rows=40, threshold=threshold, round_=6)
+    report = evaluate(model, test, know_it_all, rows=40, rule=rule, round_=6)
 
     right = probabilities.argmax(dim=1) == test.labels
     assert 0 < share(right) < 1
-    both = Answers.of(probabilities, F.one_hot(test.labels, 10).float(), test.labels)
+    both = Answers.of(probabilities, F.one_hot(test.labels, 10).float(), test.labels, criterion)
     told = asdict(report)
     told.pop("curve")
     assert report.curve == tuple(both.curve())
@@ -173,7 +181,7 @@ def test_a_report_holds_the_accuracies_of_exit_server_and_both(
             "exit_accuracy": share(right),
             "server_accuracy": 1.0,
             "threshold": threshold,
-            "threshold_accuracy": share(right | (entropy > threshold)),
+            "threshold_accuracy": share(right | (uncertainty > threshold)),
             "offload_share": offloaded / 40,
             "only_server_right": 1 - share(right),
         },
@@ -187,7 +195,7 @@ def test_a_class_without_test_images_has_no_accuracy(
     test = some_images(40)
     without = test.labels != 3
     some = Shard(test.images[without], test.labels[without])
-    report = evaluate(model, some, one_by_one(suffix), rows=8, threshold=0.5, round_=0)
+    report = evaluate(model, some, one_by_one(suffix), rows=8, rule=ExitRule(0.5), round_=0)
     recorded = report.record()
     for name in ("exit_class_accuracy", "server_class_accuracy"):
         accuracies = recorded[name]

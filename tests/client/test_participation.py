@@ -10,6 +10,7 @@ from unittest.mock import Mock, create_autospec
 import pytest
 import torch
 
+from hetero_client.early_exit import DEFAULT_RULE
 from hetero_client.keeping import Keeping
 from hetero_client.participation import Identity, Participation
 from hetero_client.progress import Progress
@@ -71,7 +72,7 @@ class Scene:
             self.link,
             self.trainer,
             Mock(spec=Shard),
-            threshold=0.5,
+            rule=DEFAULT_RULE,
             eval_samples=10,
             run_dir=run_dir,
             keeping=Keeping(self.store, self.seconds),

@@ -24,6 +24,7 @@ from client.plain_client import (
     some_images,
     tensors,
 )
+from hetero_client.early_exit import DEFAULT_RULE
 from hetero_client.trainer import Shard, Trainer
 from hetero_common.aggregation import LayerStates
 from hetero_common.errors import RefusedInput
@@ -100,7 +101,7 @@ def test_without_feedback_nothing_that_the_server_returns_can_steer_a_client(
         model = device_model(plan, cut_layer)
         trainer = Trainer(plan, client_id, model, shard, member.steps)
         clients.append(
-            SimulatedClient(engine, member, trainer, shard, threshold=0.5, eval_samples=5)
+            SimulatedClient(engine, member, trainer, shard, rule=DEFAULT_RULE, eval_samples=5)
         )
         prefix, head = copy.deepcopy(model.prefix), copy.deepcopy(model.head)
         load_states(numbered(prefix), initial.weights.layers)

@@ -124,14 +124,39 @@ def test_a_share_to_offload_is_kept_and_answered_with(infer: Infer, run: Path) -
     answers = [json.loads(line) for line in told.stdout.splitlines()]
     assert len(answers) == 364
     threshold = round(calibration["threshold"], 4)
-    clear = [each for each in answers if each["entropy"] != threshold]
-    assert {(each["entropy"] < threshold, each["source"]) for each in clear} == {
+    clear = [each for each in answers if each["uncertainty"] != threshold]
+    assert {(each["uncertainty"] < threshold, each["source"]) for each in clear} == {
         (True, "exit"),
         (False, "server"),
     }
     assert told.stderr.splitlines()[-1] == (
         f"threshold {calibration['threshold']:.4g}, chosen by --calibrate for at most 30% offloaded"
     )
+
+
+def test_a_threshold_on_the_confidence_is_kept_as_one(infer: Infer, run: Path) -> None:
+    by_confidence = ("--criterion", "confidence")
+    assert infer("--calibrate", "--offload", "0.3", *by_confidence).code == 0
+    assert kept(run)["criterion"] == "confidence"
+    told = infer("--dataset", "digits", "--output", "json")
+    answers = [json.loads(line) for line in told.stdout.splitlines()]
+    at_exit = [each for each in answers if each["source"] == "exit"]
+    assert 0 < len(at_exit) < len(answers)
+    for each in at_exit:
+        lacking = (1 - each["confidence"]) * 10 / 9
+        assert each["uncertainty"] == pytest.approx(lacking, abs=1.2e-4)
+
+
+def test_a_threshold_is_for_the_criterion_that_it_was_chosen_for(infer: Infer, run: Path) -> None:
+    assert infer("--calibrate", "--offload", "0.3").code == 0
+    data = ("--dataset", "digits", "--samples", "20", "--criterion", "confidence")
+    told = infer(*data)
+    assert told.code == 2
+    assert told.stderr.splitlines()[-1] == (
+        f"hetero-infer: the threshold of {run} was chosen for --criterion entropy: choose one for "
+        "confidence with --calibrate, or give --threshold"
+    )
+    assert infer(*data, "--threshold", "0.3").code == 0
 
 
 def test_an_accuracy_is_reached_on_the_held_out_images(infer: Infer, run: Path) -> None:

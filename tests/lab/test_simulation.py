@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from hetero_client.device_model import DeviceModel
+from hetero_client.early_exit import DEFAULT_RULE
 from hetero_client.shards import load_shard, load_test
 from hetero_client.trainer import Shard, Trainer
 from hetero_common import normalization
@@ -236,7 +237,7 @@ def run_registering_in(order: Sequence[int], *flags: str) -> tuple[Engine, dict[
         model = DeviceModel(plan, cut_layer, compute)
         trainer = Trainer(plan, name, model, shard, member.steps)
         clients.append(
-            SimulatedClient(engine, member, trainer, test, threshold=0.5, eval_samples=50)
+            SimulatedClient(engine, member, trainer, test, rule=DEFAULT_RULE, eval_samples=50)
         )
     simulate(engine, clients)
     return engine, {c.member.client_id: c.trainer.model.weights() for c in clients}

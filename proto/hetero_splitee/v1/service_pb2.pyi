@@ -420,7 +420,7 @@ class Evaluation(google.protobuf.message.Message):
     exit_accuracy: builtins.float
     server_accuracy: builtins.float
     threshold: builtins.float
-    """Entropy threshold in [0, 1], the accuracy it gives, and the share of images it offloads."""
+    """Threshold on the exit's uncertainty, in [0, 1], the accuracy it gives, and the share of images it offloads."""
     threshold_accuracy: builtins.float
     offload_share: builtins.float
     only_server_right: builtins.float

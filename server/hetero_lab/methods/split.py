@@ -57,7 +57,7 @@ def prepare(settings: SimulationSettings) -> Training:
                     member,
                     trainer,
                     test,
-                    threshold=settings.threshold,
+                    rule=settings.exit_rule,
                     eval_samples=settings.eval_samples,
                 )
             )

@@ -171,7 +171,7 @@ def offload_chart(strands: Sequence[Strand]) -> Chart | None:
         "accuracy-over-offload",
         "Accuracy versus offload",
         "Accuracy of exit and server together on the test images of the last evaluation, against "
-        "the share of images that the server answers. By entropy: the least certain images are "
+        "the share of images that the server answers. By uncertainty: the least certain images are "
         "offloaded. Random: images are drawn by lot. Oracle: offloaded first is what the server "
         "answers right and the exit does not. Diamond: at the threshold that was set. "
         + _bands(panels, strands),
@@ -236,7 +236,7 @@ def _offload_panel(strand: Strand) -> Panel | None:
         return _line(label, 0, role, x, [spread for spread in spreads if spread is not None])
 
     lines = (
-        line("by entropy", Role.MEASURED, Offloading.by_entropy, _CURVE_SHARES),
+        line("by uncertainty", Role.MEASURED, Offloading.by_uncertainty, _CURVE_SHARES),
         line("random", Role.RANDOM, Offloading.at_random, (0.0, 1.0)),
         line("oracle", Role.ORACLE, Offloading.by_oracle, _ORACLE_SHARES),
     )

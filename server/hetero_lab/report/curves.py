@@ -1,4 +1,4 @@
-"""Accuracy versus offload share: what the entropy achieves, what chance would, what could be."""
+"""Accuracy versus offload share: what uncertainty achieves, what chance would, what could be."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hetero_lab.report.records import Curve
 
 _EVERYTHING = -1e-9
-"""Threshold below which no entropy lies, close enough to 0 to interpolate from."""
+"""Threshold below which no uncertainty lies, close enough to 0 to interpolate from."""
 
 Numbers = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ class Offloading:
             only_server_right=float(np.mean([curve.only_server_right for curve in curves])),
         )
 
-    def by_entropy(self, share: float) -> float:
+    def by_uncertainty(self, share: float) -> float:
         """Accuracy where the least certain images are offloaded."""
         return float(np.interp(share, self.shares, self.accuracies))
 

@@ -48,7 +48,7 @@ class Curve:
     """What offloading gives, on the images of one evaluation.
 
     Attributes:
-        points: What thresholds on the entropy give, two at least, by rising thresholds.
+        points: What thresholds on the uncertainty give, two at least, by rising thresholds.
         only_server_right: Share of images that the server answers right and the exit does not.
     """
 
@@ -66,7 +66,7 @@ class Measurement:
         server: Of the server alone, or of an undivided model.
         payload: What had travelled by then.
         samples: Images that it was measured on.
-        threshold: Normalized entropy up to which the exit answers.
+        threshold: Uncertainty up to which the exit answers.
         combined: Of both together at this threshold.
         offload_share: Share of images that the server answers then.
         curve: What other thresholds give.

@@ -275,4 +275,4 @@ def _combined(participants: Iterable[Participant]) -> str:
     if not thresholds:
         return ""
     named = ", ".join(f"{threshold:g}" for threshold in thresholds)
-    return f"Combined: the exit answers up to the normalized entropy that was set ({named})."
+    return f"Combined: the exit answers up to the uncertainty that was set ({named})."

@@ -71,17 +71,17 @@ def test_offload_has_a_panel_for_all_clients_and_for_each_cut_layer() -> None:
     assert [panel.title for panel in offload.panels] == ["all 3 clients", "cut 1", "cut 2", "cut 3"]
     for panel in offload.panels:
         assert [(line.label, line.role) for line in panel.lines] == [
-            ("by entropy", Role.MEASURED),
+            ("by uncertainty", Role.MEASURED),
             ("random", Role.RANDOM),
             ("oracle", Role.ORACLE),
             ("at threshold 0.2", Role.POINT),
         ]
-        by_entropy, random, oracle, point = panel.lines
+        by_uncertainty, random, oracle, point = panel.lines
         assert (*random.x, *random.y) == pytest.approx((0, 100, 60, 80))
-        assert (by_entropy.x[10], by_entropy.y[10]) == pytest.approx((50, 90))
+        assert (by_uncertainty.x[10], by_uncertainty.y[10]) == pytest.approx((50, 90))
         assert max(oracle.y) == pytest.approx(90)
         assert (point.x, point.y) == ((50,), (90,))
-        assert by_entropy.deviation is None
+        assert by_uncertainty.deviation is None
 
 
 @pytest.mark.parametrize("count", [7, 100])

@@ -43,7 +43,7 @@ def test_the_oracle_is_the_best_choice_of_images(rows: list[tuple[float, bool, b
 def test_all_three_lead_from_the_exit_to_the_server(rows: list[tuple[float, bool, bool]]) -> None:
     answers = answers_of(rows)
     offloading = Offloading.of([curve_of(answers)])
-    for gives in (offloading.by_entropy, offloading.at_random, offloading.by_oracle):
+    for gives in (offloading.by_uncertainty, offloading.at_random, offloading.by_oracle):
         assert gives(0.0) == pytest.approx(answers.exit_accuracy)
         assert gives(1.0) == pytest.approx(answers.server_accuracy)
 
@@ -53,14 +53,14 @@ def test_nothing_beats_the_oracle(rows: list[tuple[float, bool, bool]]) -> None:
     offloading = Offloading.of([curve_of(answers_of(rows))])
     for share in np.linspace(0, 1, 21):
         best = offloading.by_oracle(share) + 1e-9
-        assert offloading.by_entropy(share) <= best and offloading.at_random(share) <= best
+        assert offloading.by_uncertainty(share) <= best and offloading.at_random(share) <= best
 
 
 def test_the_curve_goes_through_the_points_that_were_told() -> None:
     answers = answers_of([(i / 40, i % 3 > 0, i % 4 > 0) for i in range(40)])
     offloading = Offloading.of([curve_of(answers)])
     for point in answers.curve():
-        assert offloading.by_entropy(point.offload_share) == pytest.approx(point.accuracy)
+        assert offloading.by_uncertainty(point.offload_share) == pytest.approx(point.accuracy)
 
 
 def test_clients_are_put_together_at_the_same_threshold() -> None:
@@ -76,7 +76,7 @@ def test_clients_are_put_together_at_the_same_threshold() -> None:
         OperatingPoint(1, 0.2, 0),
     ]
     both = Offloading.of([Curve(tuple(sure), 0.1), Curve(tuple(unsure), 0.7)])
-    assert both.by_entropy(0.5) == pytest.approx((0.9 + 0.8) / 2)
+    assert both.by_uncertainty(0.5) == pytest.approx((0.9 + 0.8) / 2)
     assert [both.exit, both.server] == pytest.approx([0.55, 0.65])
     assert both.by_oracle(0.4) == pytest.approx(0.55 + 0.4)
     assert both.at_random(0.5) == pytest.approx(0.6)
@@ -85,7 +85,7 @@ def test_clients_are_put_together_at_the_same_threshold() -> None:
 def test_equal_curves_are_one() -> None:
     once, twice = Offloading.of([CURVE]), Offloading.of([CURVE, CURVE])
     for share in (0.0, 0.3, 0.5, 1.0):
-        assert twice.by_entropy(share) == pytest.approx(once.by_entropy(share))
+        assert twice.by_uncertainty(share) == pytest.approx(once.by_uncertainty(share))
         assert twice.by_oracle(share) == pytest.approx(once.by_oracle(share))
 
 
@@ -93,5 +93,5 @@ def test_a_curve_that_no_images_give_does_no_harm() -> None:
     """Clients tell their curves; one may tell anything."""
     points = (OperatingPoint(-1.0, 0.1, 0.2), OperatingPoint(-0.5, 0.9, 0.9))
     offloading = Offloading.of([Curve((*points, OperatingPoint(2.0, 0.5, 0.1)), 1.0)])
-    for gives in (offloading.by_entropy, offloading.at_random, offloading.by_oracle):
+    for gives in (offloading.by_uncertainty, offloading.at_random, offloading.by_oracle):
         assert np.isfinite([gives(share) for share in np.linspace(0, 1, 21)]).all()
