@@ -18,8 +18,9 @@ from hetero_common.frames import frames
 from hetero_splitee.v1 import service_pb2 as pb
 
 STREAMS_PER_CONNECTION = 100
-_AT_ONCE = 50
-"""Registrations that are under way at the same time."""
+_AT_ONCE = 5
+"""Registrations that are under way at the same time on one connection; of who has no
+session yet, the server takes a few at a time."""
 
 
 class Crowd:
@@ -34,7 +35,7 @@ class Crowd:
         # Each with a pool of its own, else gRPC would put all of them on one connection.
         options = (*rpc.CLIENT_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
         self._channels = [grpc.aio.insecure_channel(address, options) for _ in range(connections)]
-        self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._turns = [asyncio.Semaphore(_AT_ONCE) for _ in range(connections)]
         self.fingerprint = ""
 
     async def greet(self) -> None:
@@ -58,7 +59,7 @@ class Crowd:
         """
         where, name = number % len(self._channels), f"client-{number:04}"
         asks = registration(client_id=name, fingerprint=self.fingerprint)
-        async with self._turn:
+        async with self._turns[where]:
             granted = await self._method(where, "Register")(asks)
         session = ((rpc.SESSION_KEY, granted.session),)
         stream = self._method(where, "Train")(metadata=session)
