@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from hetero_client.calibration import CALIBRATION_FILE, Calibration, digest
-from hetero_client.early_exit import DEFAULT_RULE
 from hetero_client.evaluation import ask_both
 from hetero_client.settings import InferenceSettings
 from hetero_client.thresholds import images_needed
@@ -37,7 +36,7 @@ def calibrate(settings: InferenceSettings, device: TrainedDevice) -> None:
         *answers,
         images.shard.labels,
         target,
-        settings.criterion or DEFAULT_RULE.criterion,
+        settings.wanted_criterion,
         source=images.source,
         model=digest(settings.run),
     )

@@ -47,8 +47,7 @@ def _run(settings: InferenceSettings) -> None:
     elif settings.curve and settings.dataset is not None:
         test = _test_images(settings, settings.dataset, device.plan)
         with device.connected(deadline=None) as predict:
-            criterion = settings.criterion or DEFAULT_RULE.criterion
-            answers = answer(device.model, test, predict, device.rows, criterion)
+            answers = answer(device.model, test, predict, device.rows, settings.wanted_criterion)
         _print_curve(answers.curve(), settings)
     else:
         _answer(settings, device)
@@ -87,7 +86,7 @@ def _answer(settings: InferenceSettings, device: TrainedDevice) -> None:
 
 def _rule(settings: InferenceSettings) -> tuple[ExitRule, str | None]:
     """When the exit answers, and where that is from if it was not said."""
-    criterion = settings.criterion or DEFAULT_RULE.criterion
+    criterion = settings.wanted_criterion
     if settings.threshold is not None:
         return ExitRule(settings.threshold, criterion), None
     calibration = read_calibration(settings.run)

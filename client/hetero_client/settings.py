@@ -271,3 +271,8 @@ class InferenceSettings(Settings, CalibrationSettings, CredentialSettings, froze
     """With --dataset: accuracy versus offload over all thresholds."""
     output: Literal["table", "json"] = "table"
     """A table, or one JSON object per line."""
+
+    @property
+    def wanted_criterion(self) -> Criterion:
+        """That which was given, else the default; a calibration that is kept goes before that."""
+        return self.criterion or DEFAULT_RULE.criterion

@@ -86,7 +86,7 @@ class _Lines:
         torn = path.exists() and not path.read_bytes().endswith(b"\n")
         self._file = path.open("ab", buffering=0)
         # A kill cut its last line short: what follows starts on a line of its own.
-        self._unwritten = b"\n" if torn else b""
+        self._unwritten = bytearray(b"\n" if torn else b"")
         self._is_behind = False
         self._lock = threading.Lock()
 
@@ -95,7 +95,7 @@ class _Lines:
             self._unwritten += line.encode() + b"\n"
             try:
                 while self._unwritten:
-                    self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+                    del self._unwritten[: self._file.write(self._unwritten)]
             except OSError as error:
                 self._fall_behind(error)
             else:

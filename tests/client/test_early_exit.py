@@ -173,12 +173,12 @@ def test_the_offload_share_never_rises_with_the_threshold(
 def test_answers_compare_both_sides_with_the_labels() -> None:
     exit_ = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.1, 0.9, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]])
     server = torch.tensor([[0.1, 0.1, 0.1, 0.7], [0.2, 0.8, 0.0, 0.0], [0.9, 0.1, 0.0, 0.0]])
-    answers = Answers.of(exit_, server, torch.tensor([3, 1, 2]))
+    labels = torch.tensor([3, 1, 2])
+    answers = Answers.of(exit_, server, labels)
     assert answers.exit_right.tolist() == [False, True, True]
     assert answers.server_right.tolist() == [True, True, False]
     assert answers.only_server_right == 1 / 3
     assert answers.uncertainty.tolist() == normalized_entropy(exit_).tolist()
-    labels = torch.tensor([3, 1, 2])
     by_confidence = Answers.of(exit_, server, labels, "confidence")
     assert by_confidence.uncertainty.tolist() == least_confidence(exit_).tolist()
 

@@ -35,16 +35,8 @@ METHODS = {
 }
 SKEWED = (
     *("--clients", "6", "--partition", "dirichlet", "--alpha", "0.1", "--min-shard", "16"),
-    *(
-        "--strategy",
-        "sequential",
-        "--server-lr",
-        "0.05",
-        "--rounds",
-        "4",
-        "--steps-per-round",
-        "15",
-    ),
+    *("--strategy", "sequential", "--server-lr", "0.05"),
+    *("--rounds", "4", "--steps-per-round", "15"),
 )
 
 
