@@ -33,6 +33,8 @@ RECIPE: dict[str, Any] = {
     "client_lr": 0.05,
     "server_lr": 0.05,
     "normalization": "cifar10",
+    "wire": "fp32",
+    "weights_wire": "fp32",
     "seed": 0,
 }
 

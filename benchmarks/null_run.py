@@ -81,7 +81,8 @@ def null_engine(
     """An engine of `steps` per round that trains nothing, and whose run does not end."""
     plan = Plan(
         **{"model": "resnet18", "width": 16, "image_size": 32, "batch_size": BATCH, "seed": SEED},
-        **{"rounds": _ENDLESS, "steps_per_round": steps, "client_aggregation": "none"},
+        **{"rounds": _ENDLESS, "steps_per_round": steps},
+        **{"client_aggregation": "none", "wire": "fp32"},
     )
     return kind(plan, InitialModel(plan), NullStrategy(seconds), arrival, clients=clients)
 

@@ -28,7 +28,7 @@ _WARM_UP_ROUNDS = 2
 _PLAN = [
     *("--model", "resnet18", "--width", "16", "--image-size", "32", "--batch-size", "64"),
     *("--normalization", "digits", "--strategy", "sequential", "--order", "interleaved"),
-    *("--exits", "last", "--exit-head", "linear"),
+    *("--exits", "last", "--exit-head", "linear", "--wire", "fp32"),
     *("--steps-per-round", str(_STEPS_PER_ROUND), "--rounds", "100000", "--seed", str(SEED)),
 ]
 _EVERY_COMMAND = ["--threads", "1", "--log-level", "warning", "--run-dir", "run"]

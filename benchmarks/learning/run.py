@@ -140,9 +140,10 @@ def _repetitions(
     for seed in arguments.seeds.split(","):
         for row in chosen:
             own = {**budget["settings"], **rows[row], "seed": int(seed)}
+            passes = own.pop("passes", budget["passes"])
             own |= described["data"][arguments.data] | {"dataset": f"folder:{data}"}
             run = Path(name, f"{row} seed {seed}")
-            flags = _flags(own | _lengths(own, budget))
+            flags = _flags(own | _lengths(own, budget | {"passes": passes}))
             yield Repetition(row, flags, arguments.out / run, MEASURED / run)
 
 

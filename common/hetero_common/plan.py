@@ -84,8 +84,9 @@ class Plan(
     """Average the clients' copies of each layer and exit at the end of a round, or never."""
     eval_every: int = Field(0, ge=0)
     """Rounds between evaluations; 0: only at the end, where there always is one."""
-    wire: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
-    """How activations travel."""
+    wire: Literal["fp32", "bf16", "fp16", "int8"] = "int8"
+    """How activations travel, and what the server returns for them: fp32 exactly, int8 in a
+    quarter of the bytes."""
     weights_wire: Literal["fp32", "bf16"] = "bf16"
     """How the weights travel that clients push where they are averaged: fp32 exactly, bf16 as what
     the round has changed of them, in half the bytes."""

@@ -18,6 +18,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "exit_head": "linear",
         "feedback": "none",
         "client_aggregation": "none",
+        "wire": "fp32",
         "weights_wire": "fp32",
         "aggregate_every": 1,
         "steps_per_round": 0,

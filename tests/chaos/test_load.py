@@ -42,7 +42,7 @@ class Load:
             *("--clients", str(self.idle + 1), "--patience", str(self.patience), "--quorum", "1"),
             *("--stall-timeout", str(3 * self.heartbeat), "--rounds", str(ROUNDS)),
             *("--max-clients", str(self.idle + 1)),
-            *("--weights-wire", "fp32"),  # they push what they have pulled
+            *("--wire", "fp32", "--weights-wire", "fp32"),  # they push what they have pulled
         )
 
 

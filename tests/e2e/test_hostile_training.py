@@ -32,7 +32,7 @@ NAME = "saboteur"
 ROWS, SHAPE = 32, (8, 16, 16)
 AGREED = (
     *("--model", "resnet18", "--width", "8", "--image-size", "16", "--normalization", "digits"),
-    *("--augment", "none", "--rounds", "10", "--exit-head", "linear"),
+    *("--augment", "none", "--rounds", "10", "--exit-head", "linear", "--wire", "fp32"),
     *("--batch-size", "32", "--steps-per-round", "8", "--server-lr", "0.05"),
 )
 DATA = ("--dataset", "digits")

@@ -63,7 +63,7 @@ def test_federated_averaging_of_one_client_is_its_own_training(simulate: Simulat
     split = simulate(
         *(*SMALL, "--clients", "1", "--method", "split", "--strategy", "sequential"),
         *("--feedback", "gradient", "--exit-weight", "0", "--cut-layers", "3"),
-        *("--order", "interleaved", "--weights-wire", "fp32"),
+        *("--order", "interleaved", "--wire", "fp32", "--weights-wire", "fp32"),
     )
     layers = read_file(fedavg / MODEL_FILE)[0].layers
     for number, state in read_file(split / MODEL_FILE)[0].layers.items():

@@ -127,7 +127,7 @@ def test_one_client_with_gradient_feedback_alone_is_centralized_training(
 ) -> None:
     flags = (
         *(*FIFTY_STEPS, "--clients", "1", "--cut-layers", cut, "--model", model),
-        *("--momentum", momentum, "--strategy", strategy),
+        *("--momentum", momentum, "--strategy", strategy, "--wire", "fp32"),
         *("--feedback", "gradient", "--exit-weight", "0", "--client-aggregation", "none"),
         *("--grad-clip", "0"),  # which limits each side's part of the gradient by itself
     )
@@ -172,7 +172,7 @@ def test_with_one_client_both_strategies_are_equal_bit_for_bit(simulate: Simulat
             assert theirs == ours != []
 
 
-BASELINE = ("--strategy", "sequential", "--client-aggregation", "none")
+BASELINE = ("--strategy", "sequential", "--client-aggregation", "none", "--wire", "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -347,7 +347,7 @@ def test_centralized_training_learns(simulate: Simulate) -> None:
 @pytest.mark.parametrize("strategy", ["sequential", "averaging"])
 def test_split_training_learns_on_both_sides(simulate: Simulate, strategy: str) -> None:
     flags = ("--strategy", strategy, "--order", "interleaved", "--eval-every", "5")
-    run = simulate(*SMALL, *LEARNING, *flags, "--exit-head", "conv")
+    run = simulate(*SMALL, *LEARNING, *flags, "--exit-head", "conv", "--wire", "fp32")
     evaluations = events(run, "evaluation")
     assert [(e["round"], e["samples"]) for e in evaluations] == [
         *([(4, 50)] * 3 + [(9, 50)] * 3 + [(14, 364)] * 3)

@@ -23,7 +23,10 @@ from hetero_server.strategies.sequential import Sequential
 from hetero_splitee.v1 import service_pb2 as pb
 from hetero_splitee.v1 import tensor_pb2
 
-PLAN = Plan(model="tinycnn", width=4, image_size=8, rounds=2, steps_per_round=2, batch_size=4)
+# What they send is written by hand, and so in fp32.
+PLAN = Plan(
+    model="tinycnn", width=4, image_size=8, rounds=2, steps_per_round=2, batch_size=4, wire="fp32"
+)
 
 
 def a_service() -> tuple[HeteroSplitService, Runner, Engine]:

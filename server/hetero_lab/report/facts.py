@@ -56,7 +56,7 @@ def facts(run: Run) -> dict[str, str]:
         "Logit adjustment": f"{plan.logit_adjustment:g}" if plan.logit_adjustment else "",
         "Feedback": plan.feedback if is_divided else "",
         "Client aggregation": plan.client_aggregation if is_divided else "",
-        "Wire": f"{plan.wire} activations" if is_divided else "",
+        "Wire": f"{plan.wire} activations, {plan.push_dtype} weights" if is_divided else "",
         "Arithmetic": plan.precision,
         "Seed": str(plan.seed),
         "Recorded by": run.source.value,

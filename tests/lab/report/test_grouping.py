@@ -29,12 +29,12 @@ def test_runs_that_differ_in_their_seed_only_share_a_label() -> None:
 
 
 def test_other_settings_are_named_where_they_differ() -> None:
-    runs = (run_of(A), planned(run_of(A), wire="int8"), planned(run_of(A, seed=3), wire="int8"))
-    assert grouped(*runs) == {"sequential, wire fp32": [0], "sequential, wire int8": [0, 3]}
+    runs = (run_of(A), planned(run_of(A), wire="fp16"), planned(run_of(A, seed=3), wire="fp16"))
+    assert grouped(*runs) == {"sequential, wire int8": [0], "sequential, wire fp16": [0, 3]}
 
 
 def test_labels_that_name_only_some_of_the_differences_stay_apart() -> None:
-    many = {"wire": "int8", "width": 8, "batch_size": 4, "stem": "imagenet"}
+    many = {"wire": "fp16", "width": 8, "batch_size": 4, "stem": "imagenet"}
     runs = (run_of(A), planned(run_of(A), **many), planned(run_of(A), **many, weight_decay=0.0))
     labels = list(grouped(*runs))
     assert len(labels) == 3
@@ -100,7 +100,7 @@ def test_facts_tell_what_was_run() -> None:
         "Exits": "3,4,5, deep head",
         "Feedback": "none",
         "Client aggregation": "round",
-        "Wire": "fp32 activations",
+        "Wire": "int8 activations, bf16 weights",
         "Arithmetic": "fp32",
         "Seed": "0",
         "Recorded by": "simulator",
@@ -122,7 +122,7 @@ def test_mixed_steps_and_dealing_are_told_too() -> None:
     assert told["Data"] == "digits, dealt out dirichlet, alpha 0.3, cut skew 1.0"
     assert (told["Order"], told["Wire"], told["Logit adjustment"]) == (
         "arrival",
-        "fp32 activations",
+        "int8 activations, bf16 weights",
         "0.5",
     )
 
@@ -131,6 +131,6 @@ def test_what_runs_have_in_common_is_told_once() -> None:
     of_each = ("Rounds", "Seed", "Started", "Took")
     same = {k: v for k, v in facts(run_of(A)).items() if k not in of_each}
     assert common([run_of(A), run_of(A, seed=7)]) == same
-    differing = planned(run_of(A, B), wire="int8")
-    told = {"Clients": "1", "Cut layers": "3", "Wire": "fp32 activations"}
+    differing = planned(run_of(A, B), wire="fp16")
+    told = {"Clients": "1", "Cut layers": "3", "Wire": "int8 activations, bf16 weights"}
     assert common([run_of(A), differing]).items() == same.items() - told.items()
