@@ -1,16 +1,19 @@
 """How well thresholds that were chosen on held-out images keep what was asked for, on test images.
 
-python benchmarks/learning/calibration.py "runs/learning/.../default seed 0" --zip cifar10.zip
+python benchmarks/learning/calibration.py "runs/learning/.../default seed 0" ... --zip cifar10.zip
 
-Takes the weights of a run of `run.py`, on the machine that trained it. Thresholds are chosen on
-training images that the run has not trained on, by one client of each cut layer.
+Takes the weights of runs of `run.py`, on the machine that trained them. Thresholds are chosen on
+training images that no run has trained on, by one client of each cut layer. Numbers are means over
+the runs.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import torch
 import yaml
@@ -24,7 +27,10 @@ from hetero_client.early_exit import UNCERTAINTY, Answers
 from hetero_client.evaluation import ask_both
 from hetero_client.shards import load_test
 from hetero_client.thresholds import Target, for_offload, lost_images
+from hetero_client.trainer import Shard
+from hetero_common.codec import round_trip
 from hetero_common.compute import Compute
+from hetero_common.plan import Plan
 from hetero_common.rundir import read_events
 from hetero_common.weights import read_file
 from hetero_server.initial import InitialModel, load_run
@@ -38,75 +44,101 @@ _TARGETS = (
     Target("max-loss", 0.01, 0.95),
 )
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
-_HEADINGS = (
-    *("cut layer", "asked for", "threshold", "offloaded %", "on test images"),
-    *("accuracy %", "server's %", "lost %"),
+_KEPT = (
+    *("cut layer", "asked for", "threshold", "offloaded %", "on test images %"),
+    *("accuracy %", "server's %", "lost %", "most lost %"),
 )
+_MEASURES = (
+    *("cut layer", "AUROC of the exit"),
+    *("calibration error of the exit %", "of the server %"),
+)
+_Rows = defaultdict[tuple[str, ...], list[list[float]]]
+"""What each run has given, by the first cells of a row."""
 
 
 def main() -> None:
     """Print the tables."""
     arguments = _arguments()
-    run: Path = arguments.run
     budget = yaml.safe_load(TABLES.read_text())["budgets"][arguments.budget]
-    data, images = run.parents[1] / run.parent.name, budget["images"]
-    held_out = subset(arguments.zip, data.with_suffix(".held-out.zip"), images, held_out=5000)
-    tested = subset(arguments.zip, data.with_suffix(".zip"), images)
-    initial = load_run(run)
-    chosen_on, test = (load_test(f"folder:{z}", Path(), initial.plan) for z in (held_out, tested))
-    print(f"| {' | '.join(_HEADINGS)} |\n|{'---|' * len(_HEADINGS)}")
-    measures = []
-    costs = []
-    for client, cut_layer in _one_of_each(run):
-        both = _Both(initial, run / f"{client}.safetensors", cut_layer)
-        here, there = both.ask(chosen_on.images), both.ask(test.images)
-        answers = Answers.of(*there, test.labels)
-        for target in _TARGETS:
-            chosen = _calibration(here, chosen_on.labels, target)
-            point = answers.at(chosen.threshold)
-            cells = (
-                *(str(cut_layer), f"{target}", f"{chosen.threshold:.3f}"),
-                *(f"{100 * chosen.offload_share:.1f}", f"{100 * point.offload_share:.1f}"),
-                *(f"{100 * point.accuracy:.2f}", f"{100 * answers.server_accuracy:.2f}"),
-                f"{100 * lost_images(answers, chosen.threshold) / len(test.labels):.2f}",
-            )
-            print(f"| {' | '.join(cells)} |")
-        whole = _calibration(there, test.labels, _TARGETS[0])
-        measures.append((cut_layer, whole))
-        costs += [(cut_layer, c, _costs(Answers.of(*there, test.labels, c))) for c in UNCERTAINTY]
-    print("\n| cut layer | AUROC | calibration error of the exit % | of the server % |")
-    print("|---|---|---|---|")
-    for cut_layer, whole in measures:
-        errors = (whole.exit_calibration_error, whole.server_calibration_error)
-        shown = " | ".join(f"{100 * error:.2f}" for error in errors)
-        print(f"| {cut_layer} | {whole.exit_auroc or 0:.3f} | {shown} |")
-    shares = " | ".join(f"{share:.0%}" for share in _SHARES)
-    print(f"\n| cut layer | criterion | {shares} |\n|---|---|{'---|' * len(_SHARES)}")
-    for cut_layer, criterion, lost in costs:
-        print(f"| {cut_layer} | {criterion} | {' | '.join(f'{100 * each:.2f}' for each in lost)} |")
+    kept, measures, costs = _Rows(list), _Rows(list), _Rows(list)
+    for run in arguments.runs:
+        plan = load_run(run).plan
+        chosen_on, test = _images(run, arguments.zip, budget["images"], plan)
+        for cut_layer, both in _one_of_each(run):
+            here, there = both.ask(chosen_on.images), both.ask(test.images)
+            cut = str(cut_layer)
+            for target in _TARGETS:
+                chosen = _calibration(here, chosen_on.labels, target)
+                answers = Answers.of(*there, test.labels)
+                kept[cut, str(target)].append(_kept(chosen, answers))
+            measures[(cut,)].append(_measures(_calibration(there, test.labels, _TARGETS[0])))
+            for criterion in UNCERTAINTY:
+                costs[cut, criterion].append(_costs(Answers.of(*there, test.labels, criterion)))
+    for row in kept.values():
+        worst = max(numbers[-1] for numbers in row)
+        row[:] = [[*numbers, worst] for numbers in row]
+    _print(_KEPT, kept)
+    _print(_MEASURES, measures)
+    _print(("cut layer", "criterion", *(f"{share:.0%}" for share in _SHARES)), costs)
+
+
+def _kept(chosen: Calibration, answers: Answers) -> list[float]:
+    """What a threshold gives for other images than it was chosen on."""
+    point = answers.at(chosen.threshold)
+    lost = lost_images(answers, chosen.threshold) / len(answers.exit_right)
+    shares = (chosen.offload_share, point.offload_share)
+    return [
+        chosen.threshold,
+        *(100 * each for each in (*shares, point.accuracy, answers.server_accuracy, lost)),
+    ]
+
+
+def _measures(whole: Calibration) -> list[float]:
+    errors = (whole.exit_calibration_error, whole.server_calibration_error)
+    return [whole.exit_auroc or 0, *(100 * error for error in errors)]
 
 
 def _costs(answers: Answers) -> list[float]:
     """Accuracy below the server's with each of `_SHARES` offloaded, of these images."""
     points = (answers.at(for_offload(answers, share)) for share in _SHARES)
-    return [answers.server_accuracy - point.accuracy for point in points]
+    return [100 * (answers.server_accuracy - point.accuracy) for point in points]
+
+
+def _print(headings: Sequence[str], rows: _Rows) -> None:
+    """A table of means over the runs."""
+    print(f"| {' | '.join(headings)} |\n|{'---|' * len(headings)}")
+    for names, of_each_run in rows.items():
+        means = (f"{fmean(column):.2f}" for column in zip(*of_each_run, strict=True))
+        print(f"| {' | '.join((*names, *means))} |")
+    print()
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="a run directory of run.py, with weights")
+    parser.add_argument("runs", nargs="+", type=Path, help="directories of run.py, with weights")
     parser.add_argument("--zip", type=Path, required=True, help="the data, as zipped image folder")
-    parser.add_argument("--budget", default="small", help="of the run, a name of tables.yaml")
+    parser.add_argument("--budget", default="small", help="of the runs, a name of tables.yaml")
     return parser.parse_args()
 
 
-def _one_of_each(run: Path) -> Iterator[tuple[str, int]]:
-    """A client of each cut layer, with it."""
+def _images(run: Path, source: Path, count: int, plan: Plan) -> tuple[Shard, Shard]:
+    """Those that a threshold is chosen on, and the test images."""
+    data = run.parents[1] / run.parent.name
+    held_out = subset(source, data.with_suffix(".held-out.zip"), count, held_out=5000)
+    tested = subset(source, data.with_suffix(".zip"), count)
+    chosen_on, test = (load_test(f"folder:{each}", Path(), plan) for each in (held_out, tested))
+    return chosen_on, test
+
+
+def _one_of_each(run: Path) -> Iterator[tuple[int, _Both]]:
+    """A client of each cut layer."""
+    initial = load_run(run)
     seen: set[int] = set()
     for event in read_events(run):
         if event["event"] == "joined" and event["cut_layer"] not in seen:
-            seen.add(event["cut_layer"])
-            yield event["client"], event["cut_layer"]
+            cut_layer = event["cut_layer"]
+            seen.add(cut_layer)
+            yield cut_layer, _Both(initial, run / f"{event['client']}.safetensors", cut_layer)
 
 
 def _calibration(answered: tuple[Tensor, Tensor], labels: Tensor, target: Target) -> Calibration:
@@ -117,7 +149,7 @@ class _Both:
     """A client's exit, and the server that it would ask."""
 
     def __init__(self, initial: InitialModel, file: Path, cut_layer: int) -> None:
-        self._rows = initial.plan.predict_rows
+        self._rows, self._wire = initial.plan.predict_rows, initial.plan.wire
         self._model = DeviceModel(initial.plan, cut_layer, Compute())
         weights, _ = read_file(file)
         self._model.load(weights)
@@ -130,7 +162,8 @@ class _Both:
 
     def _predict(self, activations: Iterator[Tensor]) -> Iterator[Tensor]:
         for activation in activations:
-            yield self._suffix.predict(activation, self._cut_layer)
+            arrived = round_trip(activation, self._wire)
+            yield self._suffix.predict(arrived, self._cut_layer)
 
 
 if __name__ == "__main__":
