@@ -2,9 +2,9 @@
 
 python benchmarks/learning/calibration.py "runs/learning/.../default seed 0" ... --zip cifar10.zip
 
-Takes the weights of runs of `run.py`, on the machine that trained them. Thresholds are chosen on
-training images that no run has trained on, by one client of each cut layer. Numbers are means over
-the runs.
+Takes the weights of a table's runs by `run.py`, on the machine that trained them. Thresholds are
+chosen on training images that no run has trained on, by one client of each cut layer. Numbers are
+means over the runs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from hetero_client.thresholds import Target, for_offload, lost_images
 from hetero_client.trainer import Shard
 from hetero_common.codec import round_trip
 from hetero_common.compute import Compute
-from hetero_common.plan import Plan
 from hetero_common.rundir import read_events
 from hetero_common.weights import read_file
 from hetero_server.initial import InitialModel, load_run
@@ -61,19 +60,18 @@ def main() -> None:
     arguments = _arguments()
     budget = yaml.safe_load(TABLES.read_text())["budgets"][arguments.budget]
     kept, measures, costs = _Rows(list), _Rows(list), _Rows(list)
+    chosen_on, test = _images(arguments.runs[0], arguments.zip, budget["images"])
     for run in arguments.runs:
-        plan = load_run(run).plan
-        chosen_on, test = _images(run, arguments.zip, budget["images"], plan)
         for cut_layer, both in _one_of_each(run):
             here, there = both.ask(chosen_on.images), both.ask(test.images)
             cut = str(cut_layer)
+            answers = {c: Answers.of(*there, test.labels, c) for c in UNCERTAINTY}
             for target in _TARGETS:
                 chosen = _calibration(here, chosen_on.labels, target)
-                answers = Answers.of(*there, test.labels)
-                kept[cut, str(target)].append(_kept(chosen, answers))
+                kept[cut, str(target)].append(_kept(chosen, answers[chosen.criterion]))
             measures[(cut,)].append(_measures(_calibration(there, test.labels, _TARGETS[0])))
-            for criterion in UNCERTAINTY:
-                costs[cut, criterion].append(_costs(Answers.of(*there, test.labels, criterion)))
+            for criterion, by_it in answers.items():
+                costs[cut, criterion].append(_costs(by_it))
     for row in kept.values():
         worst = max(numbers[-1] for numbers in row)
         row[:] = [[*numbers, worst] for numbers in row]
@@ -121,8 +119,9 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _images(run: Path, source: Path, count: int, plan: Plan) -> tuple[Shard, Shard]:
-    """Those that a threshold is chosen on, and the test images."""
+def _images(run: Path, source: Path, count: int) -> tuple[Shard, Shard]:
+    """Those that a threshold is chosen on, and the test images: a table has the same for all."""
+    plan = load_run(run).plan
     data = run.parents[1] / run.parent.name
     held_out = subset(source, data.with_suffix(".held-out.zip"), count, held_out=5000)
     tested = subset(source, data.with_suffix(".zip"), count)

@@ -42,7 +42,8 @@ class Load:
             *("--clients", str(self.idle + 1), "--patience", str(self.patience), "--quorum", "1"),
             *("--stall-timeout", str(3 * self.heartbeat), "--rounds", str(ROUNDS)),
             *("--max-clients", str(self.idle + 1)),
-            *("--wire", "fp32", "--weights-wire", "fp32"),  # they push what they have pulled
+            # They send zeros, and push what they have pulled.
+            *("--wire", "fp32", "--weights-wire", "fp32"),
         )
 
 
