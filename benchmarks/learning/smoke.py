@@ -27,7 +27,7 @@ _SMALL = (
     *("--model", "tinycnn", "--width", "4", "--cut-layers", "2,3,4", "--rounds", "3"),
     *("--steps-per-round", "2", "--eval-samples", "20", "--log-level", "error"),
 )
-_NOT_OF_LEARNING = {"log_level"}
+_NOT_OF_LEARNING = {"log_level", "log_format", "quiet", "verbose", "tensorboard"}
 _TOGETHER: dict[tuple[str, str], Sequence[str]] = {
     ("order", "relay"): ("--strategy", "sequential"),
     ("method", "splitfed-v1"): ("--cut-layers", "3"),
