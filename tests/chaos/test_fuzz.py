@@ -41,7 +41,10 @@ if TYPE_CHECKING:
     from conftest import Simulate
 
 CUTS = (2, 3)
-AGREED = (*SMALL, "--batch-size", str(BATCH), "--steps-per-round", str(STEPS))
+AGREED = (
+    *(*SMALL, "--batch-size", str(BATCH), "--steps-per-round", str(STEPS)),
+    *("--wire", "fp32"),  # attackers write their batches by hand
+)
 INTERLEAVED = ("--order", "interleaved")
 AVERAGING = ("--strategy", "averaging", "--client-aggregation", "round", "--eval-every", "7")
 UNLIMITED = (

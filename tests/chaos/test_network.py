@@ -99,7 +99,7 @@ class Call:
 
 
 CALLS = [
-    Call("Predict", UP, 5_000, 4, "evaluation"),
+    Call("Predict", UP, 2_000, 4, "evaluation"),
     Call("PullState", DOWN, 600, None, "round"),
     Call("PushState", UP, 600, -1, "round"),
 ]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from conftest import Simulate
 
 ROUNDS = 12
-AGREED = (*MODEL, "--rounds", str(ROUNDS), "--order", "relay")
+AGREED = (*MODEL, "--rounds", str(ROUNDS), "--strategy", "sequential", "--order", "relay")
 
 
 @pytest.fixture(scope="module")
