@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
+from hetero_client.settings import ClientSettings, InferenceSettings
 from hetero_client.shards import load_test
 from hetero_common.rundir import read_events, read_plan
+from hetero_common.settings import Settings
+from hetero_server.settings import ServerSettings
 
 if TYPE_CHECKING:
     from conftest import Simulate
@@ -41,3 +46,37 @@ def test_a_servers_file_is_loaded_as_docs_runs_md_says(simulate: Simulate, head:
         if event["event"] == "evaluation" and event["cut_layer"] == 2
     ]
     assert right == pytest.approx([told["exit_accuracy"], told["server_accuracy"]], abs=0.003)
+
+
+def test_the_quickstarts_model_and_data_train(
+    simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = (RUNS.parent / "examples" / "shapes.py").read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= 60
+    (tmp_path / "shapes.py").write_text(source, encoding="utf-8")
+    subprocess.run([sys.executable, "shapes.py", "shapes"], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    run = simulate(
+        *("--model", "shapes:model", "--classes", "3", "--image-size", "24", "--dataset"),
+        *("folder:shapes", "--normalization", "0.3,0.3,0.3/0.25,0.25,0.25", "--exits", "2,3"),
+        *("--exit-head", "conv", "--batch-size", "16", "--clients", "2", "--cut-layers", "2,3"),
+        *("--rounds", "150"),
+    )
+    last = [event for event in read_events(run) if event["event"] == "evaluation"][-1]
+    assert last["samples"] == 300
+    assert last["server_accuracy"] > 0.5
+
+
+def test_the_quickstart_shows_the_flags_that_there_are() -> None:
+    """Its long commands are checked as far as that goes without running them."""
+    text = (RUNS.parent / "quickstart.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    known: dict[str, type[Settings]] = {
+        "hetero-server": ServerSettings,
+        "hetero-client": ClientSettings,
+        "hetero-infer": InferenceSettings,
+    }
+    commands = re.findall(r"^(?:\$ )?(hetero-(?:server|client|infer)) (.*)$", text, re.M)
+    assert len(commands) >= 8
+    for command, flags in commands:
+        for flag in re.findall(r"--([a-z-]+)", flags):
+            assert flag.replace("-", "_") in known[command].model_fields, (command, flag)
