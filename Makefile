@@ -5,9 +5,13 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PROTOS := $(shell cd proto && find . -name '*.proto' | sort | sed 's,^\./,,')
 SERVICES := hetero_splitee/v1/service.proto
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo podman-compose)
+ENGINE := $(if $(findstring docker,$(COMPOSE)),docker,podman)
+COMMITTED = $(shell git log -1 --format=%ct)
+DEMO := certs server board-1 board-2 board-3
 CIFAR10_ZIP ?= ../shared/data/cifar10.zip
 
-.PHONY: help setup demo test learning-smoke chaos lint types proto check-proto check wheel-smoke bench cifar10 certs clean
+.PHONY: help setup demo test test-web image compose-demo compose-kill learning-smoke chaos lint types proto check-proto check dist wheel-smoke docs bench cifar10 certs clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -28,6 +32,21 @@ test: $(READY)  ## the whole test suite
 learning-smoke: $(READY)  ## every method and switch of hetero-sim, for a few steps each
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/learning/smoke.py
 
+test-web: $(READY)  ## page and metrics in a real browser and a real Prometheus; takes chromium, prometheus and promtool
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/web -m web
+
+image:  ## the container image hetero-splitee:dev
+	$(ENGINE) build --tag hetero-splitee:dev --file deploy/Dockerfile .
+
+compose-demo:  ## server and three devices in containers, over TLS, to the table of results
+	$(ENGINE) image inspect hetero-splitee:dev >/dev/null 2>&1 || $(MAKE) image
+	-$(COMPOSE) -f deploy/compose.yaml down --volumes >/dev/null 2>&1
+	$(COMPOSE) -f deploy/compose.yaml up $(DEMO)
+
+compose-kill: $(READY)  ## the same, and a device and the server are killed while they train
+	$(ENGINE) image inspect hetero-splitee:dev >/dev/null 2>&1 || $(MAKE) image
+	COMPOSE="$(COMPOSE)" ENGINE=$(ENGINE) $(BIN)/python -m pytest tests/containers -m containers
+
 chaos: $(READY)  ## processes killed at many moments, attacks, load; the short part is in `make test`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/chaos -m "slow or not slow"
 
@@ -47,12 +66,24 @@ check-proto: proto  ## the committed stubs are what the generator writes
 
 check: lint types check-proto test  ## all of the above
 
+docs: $(READY)  ## the documents as a site in site/, its links checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+dist: $(READY)  ## wheel and sdist in dist/, bit for bit the same for the same commit
+	rm -rf dist build/sdist && mkdir -p build/sdist
+	SOURCE_DATE_EPOCH=$(COMMITTED) $(BIN)/python -m build --outdir dist . >/dev/null
+	# setuptools leaves the times of the files and of the build in an sdist: packed anew without.
+	tar -xzf dist/*.tar.gz -C build/sdist
+	tar --sort=name --mtime=@$(COMMITTED) --owner=0 --group=0 --numeric-owner --mode=go=rX,u+rw -C build/sdist -cf - $$(ls build/sdist) \
+		| gzip -n9 > $$(echo dist/*.tar.gz)
+	cd dist && sha256sum *
+
 wheel-smoke: $(READY)  ## the built wheel, alone, in a fresh environment
 	rm -rf dist build/smoke
 	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
 	$(PYTHON) -m venv build/smoke
 	build/smoke/bin/pip install --quiet --constraint constraints.txt dist/*.whl
-	cd build && for command in hetero-server hetero-client hetero-infer hetero-sim hetero-report hetero-certs; do smoke/bin/$$command --help >/dev/null || exit 1; done
+	cd build && for command in hetero-server hetero-client hetero-infer hetero-status hetero-sim hetero-report hetero-certs; do smoke/bin/$$command --help >/dev/null || exit 1; done
 	cd build && smoke/bin/hetero-client --list-cuts --width 8
 
 bench: $(READY)  ## speed and memory, as ratios of one run (docs/performance.md)

@@ -59,6 +59,10 @@ class NullStrategy:
     def forget_statistics(self, client_id: str) -> None:
         """There are none."""
 
+    def nbytes(self) -> int:
+        """Nothing is held."""
+        return 0
+
     def copies(self, round_: int, last: bool) -> Mapping[str, LayerStates]:
         """Nothing is aggregated."""
         return {}

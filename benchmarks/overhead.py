@@ -80,7 +80,7 @@ def run(repeats: int) -> list[Result]:
     """CPU and wall time, networked over simulated."""
     with TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         simulated = _simulated(Path(folder), stack)
-        networked = _networked(Path(folder), stack)
+        networked = network(Path(folder), stack, "--http", "off")
         pairs = [_pair(networked, simulated, repeat % 2 == 1) for repeat in range(repeats)]
     return [
         Result("overhead", "CPU, networked / simulated", [n.cpu / s.cpu for n, s in pairs], 1.10),
@@ -103,8 +103,9 @@ def _simulated(folder: Path, stack: contextlib.ExitStack) -> Training:
     return Training([simulator], folder / "sim" / "run")
 
 
-def _networked(folder: Path, stack: contextlib.ExitStack) -> Training:
-    flags = [*_PLAN, *_EVERY_COMMAND, "--listen", "127.0.0.1:0", "--clients", "1"]
+def network(folder: Path, stack: contextlib.ExitStack, *of_server: str) -> Training:
+    """A server with these flags, and its one client."""
+    flags = [*_PLAN, *_EVERY_COMMAND, "--listen", "127.0.0.1:0", "--clients", "1", *of_server]
     server = stack.enter_context(Process("-m", "hetero_server", *flags, folder=folder / "server"))
     flags = [*_EVERY_COMMAND, *_DATASET, "--server", server.ready()]
     flags += ["--cut-layer", _CUT_LAYER, "--client-id", "client-1"]

@@ -18,10 +18,12 @@ import codec
 import memory
 import overhead
 import transport
+import watched
 from measure import HEADING, Result, environment
 
 BENCHMARKS: dict[str, Callable[[int], list[Result]]] = {
     "overhead": overhead.run,
+    "watched": watched.run,
     "codec": codec.run,
     "transport": transport.run,
     "memory": memory.run,

@@ -53,15 +53,23 @@ class Process:
     @cached_property
     def address(self) -> str:
         """HOST:PORT of a server, once its first line has said that it listens."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self.read_line()
         assert line.startswith(_READY), f"{line!r} is no ready line\n{self._stderr.read_text()}"
         return line.removeprefix(_READY).strip()
+
+    def read_line(self) -> str:
+        """Its next line of output."""
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
 
     @property
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    def log(self) -> str:
+        """What it has logged so far."""
+        return self._stderr.read_text()
 
     def finish(self) -> Finished:
         """Wait until it ends by itself; its output after the ready line."""

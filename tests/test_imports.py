@@ -44,6 +44,7 @@ KNOW_THE_WIRE = {
 }
 KNOW_TORCHVISION = {"hetero_client.data.torchvision_shim"}
 KNOW_MATPLOTLIB = {"hetero_lab.report.drawing"}
+KNOW_THE_WEB = {"hetero_server.monitoring.serving", "hetero_server.monitoring.site"}
 UNHEARD_OF = re.compile(r"\b(pickle|torch\.load|eval|exec|allow_pickle)\b")
 """Words that stand nowhere in the packages, comments included, so that a plain grep is proof."""
 RUN_FOREIGN_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
@@ -170,6 +171,7 @@ def test_torchvision_is_known_in_one_place_only(module: Module) -> None:
 def test_matplotlib_is_known_in_one_place_only(module: Module) -> None:
     known = {entry.package for entry in imports(module.tree)}
     assert "matplotlib" not in known or module.name in KNOW_MATPLOTLIB
+    assert known.isdisjoint({"starlette", "uvicorn"}) or module.name in KNOW_THE_WEB
 
 
 @each_own_module
@@ -229,7 +231,7 @@ def test_training_loads_no_compiler(optimizer: str, tmp_path: Path) -> None:
 
 def test_the_tables_name_modules_that_exist() -> None:
     assert {module.package for module in MODULES} == set(HOUSES) == set(MAY_IMPORT)
-    assert NAMES >= KNOW_THE_WIRE | KNOW_TORCHVISION | KNOW_MATPLOTLIB
+    assert NAMES >= KNOW_THE_WIRE | KNOW_TORCHVISION | KNOW_MATPLOTLIB | KNOW_THE_WEB
 
 
 def test_doors_that_no_longer_know_the_wire_are_struck_off() -> None:

@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -17,8 +18,9 @@ from rich.console import Console
 from hetero_client.cuts import cut_table, render
 from hetero_client.device_model import DeviceModel
 from hetero_client.keeping import Keeping
+from hetero_client.metrics import DeviceMetrics, exposed
 from hetero_client.participation import Identity, Participation
-from hetero_client.progress import Progress
+from hetero_client.progress import Progress, Watcher
 from hetero_client.settings import ClientSettings
 from hetero_client.shards import load_shard, load_test
 from hetero_client.stopping import stoppable
@@ -28,6 +30,7 @@ from hetero_common.checkpoints import CHECKPOINTS, CheckpointStore
 from hetero_common.command import run_command
 from hetero_common.compute import Compute
 from hetero_common.errors import SettingsError
+from hetero_common.logs import speak_as
 from hetero_common.models import build_model
 from hetero_common.partition import parse_shard
 from hetero_common.plan import Plan
@@ -73,29 +76,38 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
     status = link.status()
     plan = status.plan
     settings.require(plan)
+    speak_as(client_id, plan.rounds)
     model = DeviceModel(plan, cut_layer, Compute(settings.device, plan.precision))
     shard = load_shard(settings, plan, *parse_shard(settings.shard), settings.cuts())
     test = load_test(settings.dataset, settings.data_dir, plan)
     steps = plan.steps_for(len(shard.labels))
     trainer = Trainer(plan, client_id, model, shard, steps)
     log.info(
-        "client %s joins run %s: cut layer %d, %d images, %d steps a round, %d rounds",
-        client_id,
-        status.run_id,
+        "joining run %s: cut layer %d, %d images, %d steps a round, %d rounds",
+        status.run.run_id,
         cut_layer,
         len(shard.labels),
         steps,
         plan.rounds,
     )
     with (
-        RunDir(settings.run_dir or Path("runs") / client_id) as run_dir,
+        RunDir(
+            settings.run_dir or Path("runs") / client_id, tensorboard=settings.tensorboard
+        ) as run_dir,
         Progress(plan.rounds, client_id) as progress,
+        ExitStack() as stack,
     ):
+        watchers: list[Watcher] = [progress]
+        if settings.http != "off":
+            about = {"client": client_id, "cut_layer": str(cut_layer), "run": status.run.run_id}
+            metrics = DeviceMetrics(about, link.traffic)
+            stack.enter_context(exposed(metrics, settings.http, insecure=settings.insecure))
+            watchers.append(metrics)
         run_dir.write(SETTINGS_FILE, as_yaml(settings))
         run_dir.write(PLAN_FILE, plan.model_dump_json(indent=2))
         run_dir.event(
             "joined",
-            run=status.run_id,
+            run=status.run.run_id,
             client=client_id,
             cut_layer=cut_layer,
             shard_size=len(shard.labels),
@@ -104,7 +116,7 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
         )
         Participation(
             plan,
-            Identity(client_id, status.run_id, len(shard.labels)),
+            Identity(client_id, status.run.run_id, len(shard.labels)),
             link,
             trainer,
             test,
@@ -112,11 +124,11 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
             eval_samples=settings.eval_samples,
             run_dir=run_dir,
             keeping=Keeping(
-                CheckpointStore(run_dir.path / CHECKPOINTS, status.run_id, model.fingerprint),
+                CheckpointStore(run_dir.path / CHECKPOINTS, status.run.run_id, model.fingerprint),
                 # What is not averaged, nobody else has.
                 settings.checkpoint_seconds if plan.averages_clients else 0.0,
             ),
-            progress=progress,
+            watchers=watchers,
         ).run()
         metadata = {
             "cut_layer": str(cut_layer),
@@ -126,7 +138,7 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
         run_dir.write(MODEL_FILE, model.weights().to_bytes(metadata))
         run_dir.event("finished", **link.traffic())
     link.leave()
-    log.info("client %s is done: weights and metrics are in %s", client_id, run_dir.path)
+    log.info("done: weights and metrics are in %s", run_dir.path)
 
 
 if __name__ == "__main__":

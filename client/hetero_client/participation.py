@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 
 from torch import Tensor
@@ -13,7 +13,7 @@ from hetero_client.early_exit import ExitRule
 from hetero_client.evaluation import evaluate
 from hetero_client.journal import JOURNAL_FILE, FeedbackJournal
 from hetero_client.keeping import Keeping
-from hetero_client.progress import Progress
+from hetero_client.progress import Watcher
 from hetero_client.retrying import pauses
 from hetero_client.trainer import Sent, Shard, Trainer
 from hetero_client.transport import Registration, ServerLink
@@ -26,6 +26,7 @@ from hetero_common.errors import (
     Superseded,
     UnknownSession,
 )
+from hetero_common.logs import enter_round
 from hetero_common.plan import Plan
 from hetero_common.rundir import RunDir
 
@@ -73,7 +74,7 @@ class Participation:
         eval_samples: Test images of an evaluation before the last one.
         run_dir: Where metrics go.
         keeping: Holds the states at the ends of rounds.
-        progress: Who watches.
+        watchers: Told how it goes.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Participation:
         eval_samples: int,
         run_dir: RunDir,
         keeping: Keeping,
-        progress: Progress,
+        watchers: Sequence[Watcher],
     ) -> None:
         self._plan = plan
         self._identity = identity
@@ -99,7 +100,7 @@ class Participation:
         self._eval_samples = eval_samples
         self._run_dir = run_dir
         self._keeping = keeping
-        self._progress = progress
+        self._watchers = watchers
         self._journal: FeedbackJournal | None = None
         if plan.feedback != "none":
             self._journal = FeedbackJournal(run_dir.path / JOURNAL_FILE, identity.run_id)
@@ -195,10 +196,12 @@ class Participation:
             try:
                 self._link.redial()
                 status = self._link.status_now()
-                if status.run_id != self._identity.run_id:
+                if status.run.run_id != self._identity.run_id:
                     raise Mismatch("the server is in another run by now: start this client anew")
                 self._join()
                 self._run_dir.event("rejoined", base=self._base)
+                for watcher in self._watchers:
+                    watcher.rejoined()
                 return
             except _LOST as error:
                 why = error
@@ -210,12 +213,14 @@ class Participation:
     # What the server directs.
 
     def _train(self, start: StartRound) -> None:
+        enter_round(start.round)
         underway = self._begin(start)
         for step in range(underway.step, start.steps):
             if self._link.has_directive:
                 break
             self._step(underway, step)
-            self._progress.step(start.round, step, start.steps)
+            for watcher in self._watchers:
+                watcher.step(start.round, step, start.steps)
         else:
             self._link.drain()
         if not self._link.has_directive:
@@ -291,7 +296,8 @@ class Participation:
         self._underway = None
         self._keeping.prune(start.keep_from)
         self._run_dir.event("round", **self._link.traffic(), **asdict(report))
-        self._progress.round_done(report)
+        for watcher in self._watchers:
+            watcher.round_done(report)
 
     def _save(self, round_: int, *, asked: bool) -> None:
         self._base = round_
@@ -310,11 +316,13 @@ class Participation:
             )
 
     def _evaluate(self, request: Evaluate) -> None:
+        enter_round(request.round)
         model = self._trainer.model
         if request.pull_state:
             self._trainer.pull(self._link.pull_state())
         test = self._test if request.last else self._test.first(self._eval_samples)
-        self._progress.evaluating(len(test.labels))
+        for watcher in self._watchers:
+            watcher.evaluating(len(test.labels))
         evaluation = evaluate(
             model,
             test,
@@ -329,4 +337,5 @@ class Participation:
         self._run_dir.event(
             "evaluation", **self._link.traffic(), last=request.last, **evaluation.record()
         )
-        self._progress.evaluated(evaluation)
+        for watcher in self._watchers:
+            watcher.evaluated(evaluation)

@@ -4,32 +4,48 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from types import TracebackType
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from hetero_common.control import Evaluation, RoundDone
+from hetero_common.logs import RoundLines
 
 log = logging.getLogger(__name__)
 
-_LINE_SECONDS = 10.0
+
+class Watcher(Protocol):
+    """Told how a client's training goes."""
+
+    def step(self, round_: int, step: int, steps: int) -> None:
+        """A mini-batch is trained and sent."""
+
+    def round_done(self, report: RoundDone) -> None:
+        """A round is over."""
+
+    def evaluating(self, samples: int) -> None:
+        """An evaluation starts."""
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """An evaluation is done."""
+
+    def rejoined(self) -> None:
+        """The server was lost, and is found again."""
 
 
-class Progress:
-    """Counts rounds; on a terminal as a bar, elsewhere as a line every ten seconds.
+class Progress(Watcher):
+    """Counts rounds; on a terminal as a bar, elsewhere as a line, at most one in ten seconds.
 
     Args:
         rounds: Rounds of the run.
-        name: The client's id.
+        name: The client's id, beside the bar.
     """
 
     def __init__(self, rounds: int, name: str) -> None:
-        self._rounds = rounds
-        self._name = name
-        self._last_line = time.monotonic()
+        self._lines = RoundLines(rounds)
         self._bars: Bars | None = None
         if sys.stderr.isatty():
             self._bars = Bars(
@@ -52,8 +68,8 @@ class Progress:
         note = f"exit loss {report.exit_loss:.3f}, accuracy {report.exit_accuracy:.1%}"
         if self._bars is not None:
             self._bars.update(self._task, completed=report.round + 1, note=note)
-        elif self._line_is_due() or report.round + 1 == self._rounds:
-            log.info("round %d/%d: training %s", report.round + 1, self._rounds, note)
+        else:
+            log.log(self._lines.level(report.round), "training %s", note)
 
     def evaluating(self, samples: int) -> None:
         """An evaluation starts."""
@@ -63,10 +79,8 @@ class Progress:
     def evaluated(self, evaluation: Evaluation) -> None:
         """An evaluation is done; it is always worth a line."""
         log.info(
-            "round %d/%d: exit %.1f %%, server %.1f %%, at threshold %g: %.1f %% with %.1f %% "
+            "exit %.1f %%, server %.1f %%, at threshold %g: %.1f %% with %.1f %% "
             "offloaded, of %d images",
-            evaluation.round + 1,
-            self._rounds,
             100 * evaluation.exit_accuracy,
             100 * evaluation.server_accuracy,
             evaluation.threshold,
@@ -75,12 +89,9 @@ class Progress:
             evaluation.samples,
         )
 
-    def _line_is_due(self) -> bool:
-        now = time.monotonic()
-        due = now - self._last_line >= _LINE_SECONDS
-        if due:
-            self._last_line = now
-        return due
+    def rejoined(self) -> None:
+        """The server was lost, and is found again."""
+        log.info("found the server again")
 
     def __enter__(self) -> Progress:
         if self._bars is not None:

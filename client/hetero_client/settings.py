@@ -17,7 +17,7 @@ from hetero_common.errors import SettingsError
 from hetero_common.models.factory import is_factory
 from hetero_common.partition import MIN_SHARD_SIZE, parse_cuts, parse_shard
 from hetero_common.plan import Plan
-from hetero_common.settings import Settings
+from hetero_common.settings import Settings, host_and_port
 
 _OF_THE_SERVER = frozenset({"tokens"})
 """Could be taken for a misspelt `token`."""
@@ -147,6 +147,10 @@ class ClientSettings(Settings, DataSettings, ModelExpectation, CredentialSetting
     """Last layer on this device; --list-cuts prints what each choice costs."""
     run_dir: Path | None = None
     """Directory for settings, metrics and weights; by default runs/CLIENT_ID."""
+    http: str = "off"
+    """HOST:PORT of this client's metrics for Prometheus; off: there are none."""
+    tensorboard: bool = False
+    """Write event files of TensorBoard, too, into tensorboard/ of the run directory."""
     server: str = "127.0.0.1:50051"
     """HOST:PORT of the server."""
     client_id: str | None = None
@@ -164,6 +168,11 @@ class ClientSettings(Settings, DataSettings, ModelExpectation, CredentialSetting
     state, and the weights if nobody averages them."""
     list_cuts: bool = False
     """Print what each cut layer costs, and stop."""
+
+    @field_validator("http")
+    @classmethod
+    def _somewhere(cls, text: str) -> str:
+        return text if text == "off" else host_and_port(text)
 
     @field_validator("shard")
     @classmethod
@@ -239,6 +248,17 @@ class CalibrationSettings(BaseModel, frozen=True, use_attribute_docstrings=True)
         if self.max_loss is not None:
             given.append(Target("max-loss", self.max_loss, self.confidence))
         return given
+
+
+class StatusSettings(Settings, CredentialSettings, frozen=True):
+    """Tell how the run of a server stands."""
+
+    other_commands: ClassVar = _OF_THE_SERVER
+
+    server: str = "127.0.0.1:50051"
+    """HOST:PORT of the server."""
+    output: Literal["table", "json"] = "table"
+    """A table, or one JSON object."""
 
 
 class InferenceSettings(Settings, CalibrationSettings, CredentialSettings, frozen=True):

@@ -23,6 +23,7 @@ from hetero_common.control import Directive, Report
 from hetero_common.errors import ServerUnreachable, VersionMismatch
 from hetero_common.frames import frames
 from hetero_common.plan import Plan
+from hetero_common.status import RunStatus
 from hetero_common.version import PROTOCOL_VERSION
 from hetero_common.weights import Weights, tensors_to_bytes
 from hetero_splitee.v1 import service_pb2 as pb
@@ -50,9 +51,7 @@ class Registration:
 class ServerStatus:
     """What the server does, and the plan to join it with."""
 
-    run_id: str
-    phase: str
-    strategy: str
+    run: RunStatus
     plan: Plan
     fingerprint: str
 
@@ -131,7 +130,7 @@ class ServerLink:
             raise VersionMismatch(PROTOCOL_VERSION, answer.protocol_version)
         plan = wire.plan_from_wire(answer.plan)
         self._wire_dtype = plan.wire
-        return ServerStatus(answer.run_id, answer.phase, answer.strategy, plan, answer.fingerprint)
+        return ServerStatus(wire.status_from_wire(answer), plan, answer.fingerprint)
 
     def register(
         self,

@@ -5,16 +5,15 @@ Exit codes: 0 done, 1 the run failed, 2 bad input and nothing was started, 130 i
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Sequence
 
 from hetero_common import settings
+from hetero_common.about import told
 from hetero_common.errors import HeteroError, SettingsError
+from hetero_common.logs import start_logging
 from hetero_common.process import keep_freed_memory, limit_threads
 from hetero_common.settings import S
-
-_LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
 
 def run_command(
@@ -24,11 +23,14 @@ def run_command(
     flags: Sequence[str] | None = None,
 ) -> int:
     """Read the settings, run `body` with them, and turn errors into one sentence and a code."""
+    given = sys.argv[1:] if flags is None else flags
     try:
-        chosen = settings.load(settings_class, sys.argv[1:] if flags is None else flags, program)
-        logging.basicConfig(
-            level=chosen.log_level.upper(), format=_LOG_FORMAT, datefmt="%H:%M:%S", force=True
-        )
+        answer = told(program, settings_class, given)
+        if answer is not None:
+            print(answer)
+            return 0
+        chosen = settings.load(settings_class, given, program)
+        start_logging(chosen.level(), chosen.log_format)
         limit_threads(chosen.threads)
         keep_freed_memory()
         body(chosen)

@@ -130,6 +130,12 @@ class Learner:
             if value is not None
         }
 
+    def nbytes(self) -> int:
+        """Bytes of that state."""
+        held = {} if self.optimizer is None else self.optimizer.state
+        values = (value for state in held.values() for value in state.values())
+        return sum(value.nbytes for value in values if isinstance(value, torch.Tensor))
+
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Go on from a `state` of a learner with the same parameters."""
         if self.optimizer is None:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from hetero_common.errors import HeteroError, SettingsError
 from hetero_common.plan import Plan
+from hetero_common.tensorboard import TensorBoard
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +30,16 @@ class RunDir:
 
     Args:
         path: Created if missing.
+        tensorboard: Write event files of TensorBoard, too.
 
     Raises:
-        SettingsError: It can not be written.
+        SettingsError: It can not be written, or TensorBoard is not installed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, tensorboard: bool = False) -> None:
         self.path = path
         self._start = time.monotonic()
+        self._board = TensorBoard(path) if tensorboard else None
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._metrics = _Lines(path / METRICS_FILE)
@@ -52,6 +55,8 @@ class RunDir:
         self._metrics.append(
             json.dumps({"event": kind, "time": round(time.time(), 3), "seconds": seconds} | fields)
         )
+        if self._board is not None:
+            self._board.event(kind, fields)
 
     def write(self, name: str, data: str | bytes) -> None:
         """Write a file whole or not at all.
@@ -68,7 +73,9 @@ class RunDir:
             ) from None
 
     def close(self) -> None:
-        """Close metrics.jsonl."""
+        """Close metrics.jsonl, and the event files."""
+        if self._board is not None:
+            self._board.close()
         self._metrics.close()
 
     def __enter__(self) -> RunDir:

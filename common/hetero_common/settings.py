@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableFlags
+from typing_extensions import Self
 
 from hetero_common.errors import SettingsError
+from hetero_common.logs import LogFormat
 
 ENV_PREFIX = "HETERO_"
 
@@ -47,7 +49,26 @@ class Settings(BaseSettings):
     threads: int = Field(1, ge=1)
     """Threads of torch; raise it when this process has the machine to itself."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """How much is logged to standard error."""
+    """What is logged to standard error: with error what went wrong for good, with warning what was
+    mended, with info how the run goes, with debug each round and who changes state."""
+    quiet: bool = False
+    """Log warnings and errors only."""
+    verbose: bool = False
+    """Log everything, as with --log-level debug."""
+    log_format: LogFormat = "text"
+    """Lines for people, or one JSON object per line."""
+
+    @model_validator(mode="after")
+    def _one_level(self) -> Self:
+        if self.quiet and self.verbose:
+            raise ValueError("--quiet and --verbose are opposites: give one of them")
+        return self
+
+    def level(self) -> str:
+        """From which level on to log."""
+        if self.verbose:
+            return "debug"
+        return "warning" if self.quiet and self.log_level in ("debug", "info") else self.log_level
 
     def base(self) -> Mapping[str, Any]:
         """Values that hold where nothing else sets them; by default, none but the defaults.
@@ -68,6 +89,18 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment goes before the YAML file, which arrives as keyword arguments."""
         return env_settings, init_settings
+
+
+def host_and_port(text: str) -> str:
+    """The text, for validators of settings.
+
+    Raises:
+        ValueError: It is not HOST:PORT.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError("write HOST:PORT, such as 127.0.0.1:50051")
+    return text
 
 
 def load(settings_class: type[S], flags: Sequence[str], program: str) -> S:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from google.protobuf.message import Message
@@ -14,6 +14,7 @@ from hetero_common.codec import ITEM_BYTES, LARGEST_ACTIVATION, Payload, channel
 from hetero_common.control import LONGEST_CURVE, OperatingPoint
 from hetero_common.errors import LimitExceeded, Mismatch, RefusedInput, SettingsError
 from hetero_common.plan import Plan
+from hetero_common.status import MemberStatus, RunStatus
 from hetero_splitee.v1 import service_pb2, tensor_pb2
 
 if TYPE_CHECKING:
@@ -75,6 +76,34 @@ def plan_from_wire(message: service_pb2.Plan) -> Plan:
             f"the server's {name} is {values[name]!r}, which this client does not know: "
             "install the same version of hetero-splitee on both sides"
         ) from None
+
+
+def member_to_wire(status: MemberStatus) -> service_pb2.MemberStatus:
+    """A client's status as a message; what is None stays unset."""
+    values = dataclasses.asdict(status).items()
+    return service_pb2.MemberStatus(**{name: value for name, value in values if value is not None})
+
+
+def status_from_wire(message: service_pb2.GetStatusResponse) -> RunStatus:
+    """The status that a message carries."""
+    return RunStatus(
+        *(message.run_id, message.phase, message.strategy, message.plan.model),
+        round=message.round,
+        rounds=message.plan.rounds,
+        seconds_left=_if_set(message, "seconds_left"),
+        saved_seconds=_if_set(message, "saved_seconds"),
+        members=tuple(_member_from_wire(member) for member in message.members),
+    )
+
+
+def _member_from_wire(message: service_pb2.MemberStatus) -> MemberStatus:
+    fields = (field.name for field in dataclasses.fields(MemberStatus))
+    return MemberStatus(**{name: _if_set(message, name) for name in fields})
+
+
+def _if_set(message: Message, name: str) -> Any:
+    has_presence = message.DESCRIPTOR.fields_by_name[name].has_presence
+    return None if has_presence and not message.HasField(name) else getattr(message, name)
 
 
 def wire_dtypes() -> list[tensor_pb2.WireDtype.ValueType]:

@@ -40,7 +40,7 @@ def _run(settings: SimulationSettings) -> None:
     if settings.resume is not None:
         name = require_resumable(path, settings)
     train = method.prepare(settings)
-    with RunDir(path) as run_dir:
+    with RunDir(path, tensorboard=settings.tensorboard) as run_dir:
         if settings.resume is None:
             shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
             run_dir.write(SETTINGS_FILE, as_yaml(settings))

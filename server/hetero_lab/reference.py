@@ -20,18 +20,26 @@ from hetero_client.settings import (
     DataSettings,
     InferenceSettings,
     ModelExpectation,
+    StatusSettings,
 )
 from hetero_common.plan import Plan
 from hetero_common.settings import Settings
 from hetero_lab.report import ReportSettings
 from hetero_lab.settings import SimulationSettings
 from hetero_server.presets import PRESETS
-from hetero_server.settings import LimitSettings, RunSettings, ServerSettings, StrategySettings
+from hetero_server.settings import (
+    LimitSettings,
+    MonitoringSettings,
+    RunSettings,
+    ServerSettings,
+    StrategySettings,
+)
 
 COMMANDS: dict[str, type[Settings]] = {
     "hetero-server": ServerSettings,
     "hetero-client": ClientSettings,
     "hetero-infer": InferenceSettings,
+    "hetero-status": StatusSettings,
     "hetero-sim": SimulationSettings,
     "hetero-report": ReportSettings,
 }
@@ -41,6 +49,7 @@ _GROUPS: dict[type, str] = {
     RunSettings: "run",
     StrategySettings: "strategy",
     LimitSettings: "limits",
+    MonitoringSettings: "monitoring",
     DataSettings: "data",
     ModelExpectation: "expectation",
     CalibrationSettings: "calibration",

@@ -20,7 +20,10 @@ from hetero_lab.report.history import last_run, read_history
 from hetero_lab.settings import SimulationSettings
 from hetero_server.saving import KEPT, require_unchanged, write_if_possible
 
-_FREE = frozenset({"run_dir", "resume", "checkpoint_seconds", "device", "threads", "log_level"})
+_FREE = frozenset(
+    {"run_dir", "resume", "checkpoint_seconds", "device", "threads", "tensorboard"}
+    | {"log_level", "quiet", "verbose", "log_format"}
+)
 
 
 class Part(Protocol):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -22,7 +23,7 @@ from hetero_common.checkpoints import CHECKPOINTS, CheckpointStore
 from hetero_common.command import run_command
 from hetero_common.compute import Compute
 from hetero_common.errors import SettingsError
-from hetero_common.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE, RunDir
+from hetero_common.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE, RunDir, read_events
 from hetero_common.settings import as_yaml
 from hetero_common.version import __version__
 from hetero_server.build import build_engine
@@ -32,6 +33,7 @@ from hetero_server.initial import InitialModel, load_run
 from hetero_server.orders import arrival
 from hetero_server.phase import Phase
 from hetero_server.results import results_table
+from hetero_server.roster import Observer
 from hetero_server.runner import Runner
 from hetero_server.saving import Saving, require_resumable
 from hetero_server.settings import ServerSettings
@@ -46,39 +48,62 @@ def main(flags: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: ServerSettings) -> None:
-    asyncio.run(_train(settings) if settings.serve is None else _serve(settings, settings.serve))
+    serve = settings.serve
+    if serve is None:
+        trained = asyncio.run(_train(settings))
+        serve = trained if settings.then_serve else None
+    if serve is not None:
+        asyncio.run(_serve(settings, serve))
 
 
-async def _train(settings: ServerSettings) -> None:
+async def _train(settings: ServerSettings) -> Path | None:
+    """Train to the end of the run: its directory, or None if it was left off before."""
     run_id = f"server-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     path = settings.resume or settings.run_dir or Path("runs") / run_id
+    if settings.or_resume and (path / MODEL_FILE).exists():
+        log.info("the run in %s is over", path)
+        return path
     if (path / MODEL_FILE).exists():
         raise SettingsError(f"run directory {path} holds a finished run: choose another one")
     async with Host.open(settings) as host:
         initial = await host.compute.run(partial(InitialModel, settings.plan()))
         if settings.resume is not None:
             run_id = require_resumable(path, settings.plan())
-        with RunDir(path) as run_dir:
+        with RunDir(path, tensorboard=settings.tensorboard) as run_dir:
             run_dir.write(PLAN_FILE, settings.plan().model_dump_json(indent=2))
             # Clients know this address: a resumed run listens there again, whatever was asked for.
             bound = settings.model_copy(update={"listen": host.address})
             run_dir.write(SETTINGS_FILE, as_yaml(bound))
             run_dir.event("started", run=run_id, version=__version__, torch=torch.__version__)
-            engine = await host.compute.run(partial(_begin, settings, initial, run_dir, run_id))
+            if settings.resume is not None:
+                host.monitor.replay(read_events(path))
+            observe = _both(run_dir.event, host.monitor.observe)
+            begin = partial(_begin, settings, initial, run_dir.path, run_id, observe)
+            engine = await host.compute.run(begin)
             async with host.serving(engine, run_id) as runner:
                 await _until_over(runner)
-            _conclude(runner, run_dir)
+            return _conclude(runner, run_dir)
 
 
-def _begin(settings: ServerSettings, initial: InitialModel, run_dir: RunDir, run_id: str) -> Engine:
-    store = CheckpointStore(run_dir.path / CHECKPOINTS, run_id, initial.fingerprint)
+def _both(record: Observer, follow: Observer) -> Observer:
+    def observe(event: str, **fields: Any) -> None:
+        record(event, **fields)
+        follow(event, **fields)
+
+    return observe
+
+
+def _begin(
+    settings: ServerSettings, initial: InitialModel, run: Path, run_id: str, observe: Observer
+) -> Engine:
+    store = CheckpointStore(run / CHECKPOINTS, run_id, initial.fingerprint)
     engine = build_engine(
         initial,
         settings,
         Compute(settings.device, settings.precision),
         clients=settings.clients,
         credits=settings.credits,
-        observe=run_dir.event,
+        observe=observe,
         saving=Saving(store, settings.checkpoint_every, settings.checkpoint_seconds),
     )
     engine.begin(store.newest() if settings.resume else None)
@@ -96,15 +121,16 @@ async def _until_over(runner: Runner) -> None:
         await asyncio.gather(*tasks)  # they end before the run only by an error
 
 
-def _conclude(runner: Runner, run_dir: RunDir) -> None:
+def _conclude(runner: Runner, run_dir: RunDir) -> Path | None:
     engine = runner.engine
     if runner.left_off:
         log.warning("%s: go on later with --resume %s", runner.left_off, run_dir.path)
-        return
+        return None
     assert engine.model is not None, "a finished run has assembled its model"
     run_dir.write(MODEL_FILE, engine.model.to_bytes({"fingerprint": engine.initial.fingerprint}))
     Console().print(results_table(engine.members.values()))
     log.info("the run is done: weights and metrics are in %s", run_dir.path)
+    return run_dir.path
 
 
 def _leave_off_on_signals(runner: Runner) -> None:

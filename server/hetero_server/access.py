@@ -60,16 +60,20 @@ def certificate_owner(context: rpc.ServicerContext) -> str:
 class TokenOwners:
     """Bearer tokens and whose they are, read once from a file of `client-id sha256-hex` lines.
 
+    Args:
+        file: Holds the lines.
+        flag: Names the file, for sentences.
+
     Raises:
         SettingsError: The file can not be read, or a line is not of this form.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, flag: str = "--tokens") -> None:
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8"
-            raise SettingsError(f"--tokens {file} can not be read: {reason}") from None
+            raise SettingsError(f"{flag} {file} can not be read: {reason}") from None
         self._digests: list[tuple[str, bytes]] = []
         for number, line in enumerate(lines, start=1):
             owner, _, digest = line.strip().rpartition(" ")
@@ -80,22 +84,27 @@ class TokenOwners:
                 or len(digest) != _SHA256_DIGITS
                 or not set(digest) <= set(string.hexdigits)
             ):
-                raise SettingsError(f"--tokens {file}, line {number}: write `client-id sha256-hex`")
+                raise SettingsError(f"{flag} {file}, line {number}: write `client-id sha256-hex`")
             self._digests.append((owner.strip(), digest.lower().encode()))
         if not self._digests:
-            raise SettingsError(f"--tokens {file} holds no token: nobody could come in")
+            raise SettingsError(f"{flag} {file} holds no token: nobody could come in")
 
     def __call__(self, context: rpc.ServicerContext) -> str:
         """The owner of the call's token."""
         text = _metadata(context, rpc.TOKEN_KEY)
         if text[: len(_BEARER)].lower() != _BEARER:
             raise Unauthenticated("this server asks for a token: give --token or --token-file")
-        digest = hashlib.sha256(text[len(_BEARER) :].encode()).hexdigest().encode()
+        owner = self.owner(text[len(_BEARER) :])
+        if owner is None:
+            raise Unauthenticated("this server does not know the token: check --token")
+        return owner
+
+    def owner(self, token: str) -> str | None:
+        """Whose token it is; None if it is nobody's."""
+        digest = hashlib.sha256(token.encode()).hexdigest().encode()
         # Every line is compared, so that the time taken does not tell which one came close.
         owners = [owner for owner, known in self._digests if hmac.compare_digest(digest, known)]
-        if not owners:
-            raise Unauthenticated("this server does not know the token: check --token")
-        return owners[0]
+        return owners[0] if owners else None
 
 
 def _metadata(context: rpc.ServicerContext, key: str) -> str:

@@ -8,14 +8,22 @@ leaves in the directory `certs`
     server/               to be copied to the server, for its --certs
     clients/board-1/      to be copied to that client, for its --certs
 
+and with --viewer NAME, for the server's page where other machines can reach it,
+
+    viewers/NAME          the token of who may look
+    server/viewers        for --http-tokens of the server
+
 Run again, it makes further certificates, and renews those it is asked for, of the same authority.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 import ipaddress
 import os
+import secrets
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,8 +37,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hetero_common.credentials import CA_FILE
 from hetero_common.errors import SettingsError
+from hetero_common.version import __version__
 
 CA_KEY_FILE = "ca.key"
+VIEWERS_FILE = "viewers"
 _CA_DAYS = 3650
 _ALWAYS = ("localhost", "127.0.0.1")
 _EARLIER = timedelta(minutes=5)  # for clocks that are behind
@@ -121,7 +131,13 @@ def main(flags: Sequence[str] | None = None) -> int:
     """Entry point of the console script."""
     arguments = _parser().parse_args(flags)
     try:
-        _run(arguments.directory, arguments.server, arguments.client, arguments.days)
+        _run(
+            arguments.directory,
+            arguments.server,
+            arguments.client,
+            arguments.viewer,
+            arguments.days,
+        )
     except SettingsError as error:
         print(f"hetero-certs: {error}", file=sys.stderr)
         return 2
@@ -137,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Make a certificate authority, and certificates of a server and its clients.",
         epilog="Existing authorities are used, never replaced. See docs/security.md.",
     )
+    parser.add_argument("--version", action="version", version=f"hetero-certs {__version__}")
     parser.add_argument("directory", type=Path, metavar="DIR", help="where everything is kept")
     parser.add_argument(
         "--server",
@@ -146,17 +163,32 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--client", action="append", default=[], metavar="ID", help="a client id; repeat for more"
     )
+    parser.add_argument(
+        "--viewer",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="who may look at the server's page, with a token; repeat for more",
+    )
     parser.add_argument("--days", type=int, default=365, help="validity (default: %(default)s)")
     return parser
 
 
-def _run(directory: Path, server: str | None, clients: Sequence[str], days: int) -> None:
-    if server is None and not clients:
-        raise SettingsError("nothing to make: give --server HOST or --client ID")
+def _run(
+    directory: Path,
+    server: str | None,
+    clients: Sequence[str],
+    viewers: Sequence[str],
+    days: int,
+) -> None:
+    if server is None and not clients and not viewers:
+        raise SettingsError("nothing to make: give --server HOST, --client ID or --viewer NAME")
     if days < 1:
         raise SettingsError("--days is 1 or more")
     for client_id in clients:
-        _require_client_id(client_id)
+        _require_name("--client", client_id)
+    for viewer in viewers:
+        _require_name("--viewer", viewer)
     hosts = [host for host in (server or "").split(",") if host]
     for host in hosts:
         _host(host)
@@ -170,16 +202,34 @@ def _run(directory: Path, server: str | None, clients: Sequence[str], days: int)
         folder = directory / "clients" / client_id
         authority.issue(folder, "client", client_id, days)
         print(f"{folder}: for --certs of the client with --client-id {client_id}")
+    if viewers:
+        _admit(directory, viewers)
 
 
-def _require_client_id(client_id: str) -> None:
-    """It becomes a common name and the name of a folder."""
-    is_folder = "/" not in client_id and client_id not in (".", "..")
-    if not (
-        1 <= len(client_id.encode()) <= _LONGEST_NAME and client_id.isprintable() and is_folder
-    ):
+def _admit(directory: Path, viewers: Sequence[str]) -> None:
+    """Tokens of viewers, each made once; the server gets their digests alone."""
+    folder, digests = directory / "viewers", directory / "server" / VIEWERS_FILE
+    for parent in (folder, digests.parent):
+        parent.mkdir(parents=True, exist_ok=True)
+    for viewer in viewers:
+        token = folder / viewer
+        with contextlib.suppress(FileExistsError):
+            _write_private(token, secrets.token_hex(32).encode(), exclusive=True)
+        print(f"{token}: the token of {viewer}, a password for browsers")
+    lines = (
+        f"{token.name} {hashlib.sha256(token.read_bytes()).hexdigest()}\n"
+        for token in sorted(folder.iterdir())
+    )
+    _replace(digests, "".join(lines).encode())
+    print(f"{digests}: for --http-tokens of the server")
+
+
+def _require_name(flag: str, name: str) -> None:
+    """It becomes a common name, and the name of a folder or file."""
+    is_file = "/" not in name and name not in (".", "..")
+    if not (1 <= len(name.encode()) <= _LONGEST_NAME and name.isprintable() and is_file):
         raise SettingsError(
-            f"--client {client_id!r}: an id has 1 to {_LONGEST_NAME} printable bytes, no slash"
+            f"{flag} {name!r}: an id has 1 to {_LONGEST_NAME} printable bytes, no slash"
         )
 
 

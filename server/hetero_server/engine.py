@@ -83,7 +83,7 @@ class Engine:
         self.round = 0
         self.model: Weights | None = None
         """The assembled full model, once the last round has closed."""
-        self._performer = Performer(plan, strategy)
+        self.performer = Performer(plan, strategy)
         self._order = order
         self._clients = clients
         self._uniform_weights = uniform_weights
@@ -259,7 +259,7 @@ class Engine:
         """Compute; touches weights and nothing else, so it may run in another thread."""
         if isinstance(work, SaveWork) and self._saving is not None:
             return self._saving.save(work, self.strategy)
-        return self._performer.perform(work)
+        return self.performer.perform(work)
 
     def settle(self, work: Work, outcome: Outcome) -> None:
         """Book what `perform` returned."""

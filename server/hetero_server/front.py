@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 from hetero_common import rpc
 from hetero_common.credentials import certificates_for, is_loopback, server_credentials
-from hetero_common.errors import SettingsError
+from hetero_common.errors import HeteroError, SettingsError
 from hetero_server.access import Identify, TokenOwners, anybody, certificate_owner
 from hetero_server.guard import Guard
 from hetero_server.health import Health
@@ -49,6 +50,7 @@ class Front:
         tokens: Path | None = None,
         reflect: bool = False,
         limits: LimitSettings = LimitSettings(),  # noqa: B008 - frozen
+        on_refusal: Callable[[HeteroError], None] = lambda error: None,
     ) -> Front:
         """Listen.
 
@@ -59,6 +61,7 @@ class Front:
             tokens: File of the clients' tokens; without it, TLS asks for client certificates.
             reflect: Describe the services to tools such as grpcurl, too.
             limits: Of calls.
+            on_refusal: Told every error that a call is refused with.
 
         Raises:
             SettingsError: The address can not be listened on, or may not like this.
@@ -69,7 +72,7 @@ class Front:
             options=rpc.SERVER_OPTIONS, maximum_concurrent_rpcs=limits.max_calls + _SPARE_CALLS
         )
         calls = OpenCalls(limits.max_calls, limits.max_calls_per_client)
-        guard = Guard(_identify(certs, tokens), calls)
+        guard = Guard(_identify(certs, tokens), calls, on_refusal)
         server.add_generic_rpc_handlers((guard.handler(),))
         health = Health(rpc.SERVICE.full_name)
         health_pb2_grpc.add_HealthServicer_to_server(health, server)

@@ -29,15 +29,22 @@ class Guard:
     Args:
         identify: Tells who calls.
         open_calls: Counts the calls.
+        on_refusal: Told every error that a call is refused with.
 
     Attributes:
         servicer: Has a method of a request and a `Caller` for each RPC; None while it is loading.
     """
 
-    def __init__(self, identify: Identify, open_calls: OpenCalls) -> None:
+    def __init__(
+        self,
+        identify: Identify,
+        open_calls: OpenCalls,
+        on_refusal: Callable[[HeteroError], None] = lambda error: None,
+    ) -> None:
         self.servicer: object | None = None
         self._identify = identify
         self._open_calls = open_calls
+        self._on_refusal = on_refusal
         self._in_hand: set[asyncio.Task[Any]] = set()
         self._is_closing = False
 
@@ -90,6 +97,7 @@ class Guard:
                 yield caller
         except HeteroError as error:
             log.warning("refused a call: %s", error)
+            self._on_refusal(error)
             await rpc.abort(context, error)
         except grpc.aio.AbortError:
             raise
@@ -98,7 +106,9 @@ class Guard:
                 raise  # gRPC's own word for a call that is over when the server is
             fault_id = secrets.token_hex(4)
             log.exception("fault %s", fault_id)
-            await rpc.abort(context, ServerFault(fault_id))
+            fault = ServerFault(fault_id)
+            self._on_refusal(fault)
+            await rpc.abort(context, fault)
 
 
 async def _read(method: MethodDescriptor, requests: Requests) -> object:

@@ -34,6 +34,11 @@ class Health(health_pb2_grpc.HealthServicer):
         self._is_closed = False
         self._changed = asyncio.Event()
 
+    @property
+    def is_serving(self) -> bool:
+        """What it says at present."""
+        return self._is_serving
+
     def tell(self, *, serving: bool) -> None:
         """Say from now on that the server serves, or does not."""
         if serving is self._is_serving or self._is_closed:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 
+from hetero_common.logs import speak_as
 from hetero_server.attendance import Attendance
 from hetero_server.engine import Engine
 from hetero_server.front import Front
 from hetero_server.health import keep_true
+from hetero_server.monitoring.monitor import Monitor
+from hetero_server.monitoring.serving import page
 from hetero_server.runner import ComputeThread, Runner
 from hetero_server.service import HeteroSplitService
 from hetero_server.settings import ServerSettings
+
+log = logging.getLogger(__name__)
 
 _FAREWELL_SECONDS = 5.0
 
@@ -24,10 +30,21 @@ class Host:
         settings: Of the process.
         front: Open, and serving nothing yet.
         compute: Where everything is computed.
+        monitor: Told what happens.
+        page: URL of what the monitor shows; None if it is not shown.
     """
 
-    def __init__(self, settings: ServerSettings, front: Front, compute: ComputeThread) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        front: Front,
+        compute: ComputeThread,
+        monitor: Monitor,
+        page: str | None,
+    ) -> None:
         self.compute = compute
+        self.monitor = monitor
+        self._page = page
         self._settings = settings
         self._front = front
 
@@ -39,6 +56,7 @@ class Host:
         Raises:
             SettingsError: The address can not be listened on, or may not like this.
         """
+        monitor = Monitor(settings.metrics_per_client)
         front = await Front.open(
             settings.listen,
             insecure=settings.insecure,
@@ -46,10 +64,19 @@ class Host:
             tokens=settings.tokens,
             reflect=settings.reflection,
             limits=settings,
+            on_refusal=monitor.metrics.refused,
         )
         compute = ComputeThread()
         try:
-            yield cls(settings, front, compute)
+            async with page(
+                monitor,
+                settings.http,
+                is_well=lambda: front.health.is_serving,
+                tokens=settings.http_tokens,
+                certs=settings.certs,
+                insecure=settings.insecure,
+            ) as url:
+                yield cls(settings, front, compute, monitor, url)
         finally:
             await front.close()
             compute.close()
@@ -69,15 +96,24 @@ class Host:
             heartbeat=settings.stall_timeout / 3,
             attendance=Attendance(engine, settings.patience, settings.quorum),
             idle_timeout=settings.idle_timeout,
+            monitor=self.monitor,
         )
         service = HeteroSplitService(
-            runner, run_id, settings.strategy, limits=settings, patience=settings.patience
+            runner,
+            run_id,
+            settings.strategy,
+            limits=settings,
+            patience=settings.patience,
+            monitor=self.monitor,
         )
         self._front.serve(service)
+        speak_as("server", engine.plan.rounds)
         health = asyncio.create_task(
             keep_true(self._front.health, self.compute, settings.stall_timeout)
         )
         print(f"listening on {self.address}", flush=True)
+        if self._page is not None:
+            log.info("page and metrics: %s", self._page)
         try:
             yield runner
         finally:

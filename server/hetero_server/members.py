@@ -110,6 +110,7 @@ class Member:
         bytes_pulled: Weights that it was given.
         bytes_asked: Activations that it has asked predictions for.
         bytes_answered: The probabilities that it got.
+        heard_at: Seconds since 1970 of its last sign of life, noted by whoever hears it.
         tally: Sums over the applied steps of the current round.
         progress: Grows with everything that comes from it and moves the run on.
     """
@@ -148,6 +149,7 @@ class Member:
     bytes_pulled: int = 0
     bytes_asked: int = 0
     bytes_answered: int = 0
+    heard_at: float | None = None
     tally: Tally = field(default_factory=Tally)
     progress: int = 0
     _heir: Member | None = None
@@ -190,6 +192,16 @@ class Member:
         while member._heir is not None:
             member = member._heir
         return member
+
+    @property
+    def bytes_in(self) -> int:
+        """All payload that has come from it."""
+        return self.bytes_received + self.bytes_pushed + self.bytes_asked
+
+    @property
+    def bytes_out(self) -> int:
+        """All payload that it was sent."""
+        return self.bytes_returned + self.bytes_pulled + self.bytes_answered
 
     @property
     def applied(self) -> int:

@@ -40,9 +40,17 @@ class Performer:
     def __init__(self, plan: Plan, strategy: Strategy) -> None:
         self._plan = plan
         self._strategy = strategy
+        self.held_bytes = 0
+        """What the strategy holds, as of the last time that it may have changed."""
 
     def perform(self, work: Work) -> Outcome:
         """Compute; touches weights and nothing else, so it may run in another thread."""
+        outcome = self._perform(work)
+        if isinstance(work, JoinWork | LeaveWork | BoundaryWork):
+            self.held_bytes = self._strategy.nbytes()
+        return outcome
+
+    def _perform(self, work: Work) -> Outcome:
         match work:
             case JoinWork(member):
                 self._strategy.add(member.client_id, member.cut_layer)

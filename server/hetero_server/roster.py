@@ -126,7 +126,7 @@ class Roster:
         if not member.in_round:
             self.unhouse(member)
         self._forget_stranger(member)
-        self._observe("left", client=member.client_id, state=member.state.name, round=round_)
+        self._tell_departure(member, round_)
 
     def dismiss(
         self, member: Member, state: MemberState, error: HeteroError | None, round_: int
@@ -141,7 +141,19 @@ class Roster:
             member.outbox.append(error)
         self.unhouse(member)
         self._forget_stranger(member)
-        self._observe("left", client=member.client_id, state=state.name, round=round_)
+        self._tell_departure(member, round_, error)
+
+    def _tell_departure(
+        self, member: Member, round_: int, error: HeteroError | None = None
+    ) -> None:
+        reason = None if error is None else type(error).__name__
+        self._observe(
+            "left",
+            client=member.client_id,
+            state=member.state.name,
+            round=round_,
+            reason=reason,
+        )
 
     def _forget_stranger(self, member: Member) -> None:
         """Who was never told to train has left nothing to remember it by."""

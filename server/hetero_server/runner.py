@@ -11,8 +11,10 @@ from functools import partial
 from typing import TypeVar
 
 from hetero_common.errors import ServerUnreachable
+from hetero_common.logs import enter_round
 from hetero_server.attendance import Attendance
 from hetero_server.engine import Engine
+from hetero_server.monitoring.monitor import Monitor
 from hetero_server.phase import Phase
 
 T = TypeVar("T")
@@ -62,6 +64,7 @@ class Runner:
         heartbeat: Seconds between two signs of life on a training stream.
         attendance: Sees to it that nobody is waited for in vain; None: everybody is.
         idle_timeout: Seconds without a single client after which the run is over.
+        monitor: Told how long everything took.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Runner:
         heartbeat: float = 10.0,
         attendance: Attendance | None = None,
         idle_timeout: float = math.inf,
+        monitor: Monitor | None = None,
     ) -> None:
         self.engine = engine
         self.compute = compute
@@ -80,6 +84,7 @@ class Runner:
         """Why the run was left off before its end; empty if it was not."""
         self._attendance = attendance
         self._idle_timeout = idle_timeout
+        self._monitor = monitor or Monitor()
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
 
@@ -91,8 +96,12 @@ class Runner:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
+            began = time.perf_counter()
             outcome = await self.compute.run(partial(self.engine.perform, work))
+            seconds = time.perf_counter() - began
             self.engine.settle(work, outcome)
+            self._monitor.performed(work, outcome, seconds)
+            enter_round(self.engine.round)
             self.changed()
 
     async def attend(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 from typing import Any
@@ -28,6 +29,7 @@ from hetero_server.access import Caller
 from hetero_server.engine import Engine
 from hetero_server.limits import PerMinute
 from hetero_server.members import Ack, Batch, Member, MemberState
+from hetero_server.monitoring.monitor import Monitor
 from hetero_server.pulse import Pulse
 from hetero_server.receiving import Receiver
 from hetero_server.runner import Runner
@@ -49,6 +51,7 @@ class HeteroSplitService:
         strategy: Its name, for the status.
         limits: How much clients may ask for.
         patience: Seconds of silence that end a stream of predictions or weights.
+        monitor: Told what comes and goes, and asked for the status.
     """
 
     def __init__(
@@ -58,27 +61,33 @@ class HeteroSplitService:
         strategy: str,
         limits: LimitSettings = LimitSettings(),  # noqa: B008 - frozen
         patience: float = math.inf,
+        monitor: Monitor | None = None,
     ) -> None:
         self.runner = runner
         self._engine: Engine = runner.engine
         self._run_id = run_id
-        self._strategy = strategy
+        self._monitor = monitor or Monitor()
+        self._metrics = self._monitor.metrics
+        self._monitor.watch(runner.engine, run_id, strategy)
         registrations = PerMinute(limits.max_registrations, limits.max_registrations_per_client)
         self._sessions = Sessions(limits.max_clients, registrations)
         self._receiver = Receiver(limits.max_received_mb << 20, patience)
 
     async def GetStatus(self, request: pb.GetStatusRequest, caller: Caller) -> pb.GetStatusResponse:
         """What the server trains and who takes part."""
-        engine = self._engine
+        status = self._monitor.status()
+        assert status is not None, "the monitor watches this engine"
         return pb.GetStatusResponse(
             protocol_version=PROTOCOL_VERSION,
-            run_id=self._run_id,
-            phase=engine.phase.name,
-            round=engine.round,
-            strategy=self._strategy,
-            plan=wire.plan_to_wire(engine.plan),
-            members=[_member_status(member) for member in engine.members.values()],
-            fingerprint=engine.initial.fingerprint,
+            run_id=status.run_id,
+            phase=status.phase,
+            round=status.round,
+            strategy=status.strategy,
+            plan=wire.plan_to_wire(self._engine.plan),
+            members=[wire.member_to_wire(member) for member in status.members],
+            fingerprint=self._engine.initial.fingerprint,
+            seconds_left=status.seconds_left,
+            saved_seconds=status.saved_seconds,
         )
 
     async def Register(self, request: pb.RegisterRequest, caller: Caller) -> pb.RegisterResponse:
@@ -145,7 +154,7 @@ class HeteroSplitService:
             reader.result()
         finally:
             pulse.stop()
-            self._drop(member, _farewell(reader))
+            self._drop(member, *_farewell(reader))
             reader.cancel()
             # It must not read on: gRPC lets reading fail once a call is answered.
             await asyncio.gather(reader, return_exceptions=True)
@@ -169,6 +178,7 @@ class HeteroSplitService:
         weights = await self.runner.compute.run(
             partial(self._engine.shared.read_pushed, member.cut_layer, bytes(data))
         )
+        self._metrics.received("weights", self._engine.plan.weights_wire, len(data))
         self._engine.push(member.client_id, header.round, weights)
         return pb.PushStateResponse()
 
@@ -181,6 +191,7 @@ class HeteroSplitService:
         header = pb.StateHeader(round=self._engine.round, bytes=data.nbytes)
         for frame in frames(pb.PullStateResponse(header=header), data):
             yield frame
+        self._metrics.sent("weights", "fp32", data.nbytes)
 
     async def Predict(
         self, requests: AsyncIterator[Frame[pb.PredictRequest]], caller: Caller
@@ -210,6 +221,9 @@ class HeteroSplitService:
             )
             if member is not None:
                 member.predicted(tensor.nbytes, answer.nbytes)
+            self._metrics.received("predictions", payload.wire_dtype, tensor.nbytes)
+            self._metrics.sent("predictions", "fp32", answer.nbytes)
+            self._metrics.predicted(cut_layer, len(answer))
             del payload  # its memory, until the next one has come
             yield pb.PredictResponse(probabilities=answer.numpy().tobytes(), rows=len(answer))
 
@@ -222,6 +236,7 @@ class HeteroSplitService:
         schema = self._schema(member.cut_layer, self._engine.plan.batch_size)
         async for request in requests:
             require_current(member)
+            member.heard_at = time.time()
             message = request.message or pb.TrainRequest()
             kind = message.WhichOneof("kind")
             if request.chunk is not None and kind != "batch":
@@ -257,6 +272,7 @@ class HeteroSplitService:
         if payload is None:
             return  # its connection has broken: it will send the batch again
         require_current(member)
+        self._metrics.received("activations", payload.wire_dtype, tensor.nbytes)
         self._engine.submit(member.client_id, Batch(batch.round, batch.step, payload, labels))
 
     async def _receive(
@@ -275,11 +291,11 @@ class HeteroSplitService:
     def _predict(self, payload: Payload, cut_layer: int, client_id: str | None) -> Tensor:
         return self._engine.predict(codec.decode(payload), cut_layer, client_id)
 
-    def _drop(self, member: Member, state: MemberState) -> None:
+    def _drop(self, member: Member, state: MemberState, error: HeteroError | None = None) -> None:
         """Forget a session; a newer one of the same client is none of its business."""
         self._sessions.end(member)
         if self._engine.members.get(member.client_id) is member:
-            self._engine.detach(member.client_id, state)
+            self._engine.detach(member.client_id, state, error)
         self.runner.changed()
 
     def _require_model(self, fingerprint: str) -> None:
@@ -291,12 +307,12 @@ class HeteroSplitService:
         return TensorSchema(self._engine.plan.wire, shape, rows)
 
 
-def _farewell(reader: asyncio.Task[None]) -> MemberState:
-    """A broken connection may come back; who breaks the protocol is sent away."""
-    is_refused = reader.done() and not reader.cancelled() and reader.exception() is not None
-    if is_refused and not isinstance(reader.exception(), UnknownSession):
-        return MemberState.EVICTED
-    return MemberState.STALE
+def _farewell(reader: asyncio.Task[None]) -> tuple[MemberState, HeteroError | None]:
+    """A broken connection may come back; who breaks the protocol is sent away, with the error."""
+    error = reader.exception() if reader.done() and not reader.cancelled() else None
+    if error is None or isinstance(error, UnknownSession):
+        return MemberState.STALE, None
+    return MemberState.EVICTED, error if isinstance(error, HeteroError) else None
 
 
 def _messages(
@@ -327,14 +343,3 @@ def _ack_messages(ack: Ack) -> Iterable[Frame[pb.TrainResponse] | pb.TrainRespon
         return [pb.TrainResponse(ack=message)]
     message.feedback.CopyFrom(wire.header_to_wire(ack.feedback))
     return frames(pb.TrainResponse(ack=message), ack.feedback.data)
-
-
-def _member_status(member: Member) -> pb.MemberStatus:
-    return pb.MemberStatus(
-        client_id=member.client_id,
-        cut_layer=member.cut_layer,
-        state=member.state.name,
-        shard_size=member.shard_size,
-        samples=member.samples,
-        bytes_received=member.bytes_received,
-    )

@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, Field, field_validator, model_validator
 from typing_extensions import Self
 
+from hetero_common.checkpoints import CHECKPOINTS, owner_of
 from hetero_common.plan import Plan
 from hetero_common.rundir import SETTINGS_FILE
-from hetero_common.settings import Settings, read_yaml
+from hetero_common.settings import Settings, host_and_port, read_yaml
 from hetero_server.presets import PRESETS
 
 
@@ -56,6 +57,8 @@ class RunSettings(Settings, StrategySettings, frozen=True):
 
     run_dir: Path | None = None
     """Directory for settings, metrics and weights; by default a new one below runs/."""
+    tensorboard: bool = False
+    """Write event files of TensorBoard, too, into tensorboard/ of the run directory."""
     resume: Path | None = None
     """Go on with the run of this directory from its last checkpoint. Its settings hold unless given
     anew; what the result depends on stays as it is."""
@@ -87,7 +90,25 @@ class LimitSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     a client can have one batch here, and what else it sends has to wait."""
 
 
-class ServerSettings(RunSettings, LimitSettings, Plan, frozen=True):
+class MonitoringSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
+    """The page that shows how the run stands, and its metrics for Prometheus."""
+
+    http: str = "auto"
+    """HOST:PORT of the page and of /metrics; auto: 127.0.0.1:9464, or any free port where that is
+    taken; off: neither. Over TLS where --certs is given and the address is not loopback."""
+    http_tokens: Path | None = None
+    """File of `name sha256-hex` lines, as of --tokens: who may look where others can reach the
+    page. A browser asks for the token as a password."""
+    metrics_per_client: int = Field(50, ge=0)
+    """Clients that have metrics of their own, the first by their ids; the rest is in the sums."""
+
+    @field_validator("http")
+    @classmethod
+    def _somewhere(cls, text: str) -> str:
+        return text if text in ("auto", "off") else host_and_port(text)
+
+
+class ServerSettings(RunSettings, LimitSettings, MonitoringSettings, Plan, frozen=True):
     """Train the deeper layers of a network whose first layers run on hetero-clients."""
 
     other_commands: ClassVar = frozenset({"token"})
@@ -119,13 +140,28 @@ class ServerSettings(RunSettings, LimitSettings, Plan, frozen=True):
     server's own computing as stuck."""
     idle_timeout: float = Field(3600.0, gt=0)
     """Seconds without any client after which a run that has begun is left to be resumed."""
+    or_resume: bool = False
+    """Go on with the run in --run-dir where there is one, and do nothing where it is over: the same
+    command starts a run, and starts it again after a crash."""
+    then_serve: bool = False
+    """When the run is over, go on as with --serve of it, for devices that infer."""
     serve: Path | None = None
     """Train nothing: answer predictions with the model of this finished run directory."""
 
+    @model_validator(mode="after")
+    def _where_to_resume(self) -> Self:
+        if self.or_resume and self.run_dir is None:
+            raise ValueError("--or-resume takes up the run of --run-dir: give one")
+        return self
+
+    def base(self) -> Mapping[str, Any]:
+        """With --or-resume, those of the run that was interrupted, if one was."""
+        run = self.run_dir
+        if self.or_resume and run is not None and owner_of(run / CHECKPOINTS) is not None:
+            return {**read_yaml(run / SETTINGS_FILE, type(self)), "resume": str(run)}
+        return super().base()
+
     @field_validator("listen")
     @classmethod
-    def _host_and_port(cls, text: str) -> str:
-        host, _, port = text.rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65535:
-            raise ValueError("write HOST:PORT, such as 127.0.0.1:50051")
-        return text
+    def _an_address(cls, text: str) -> str:
+        return host_and_port(text)

@@ -247,6 +247,12 @@ class Suffix:
         self.load(Weights.from_flat(within("weights", tensors)))
         self._learner.load_state(within("optimizer", tensors))
 
+    def nbytes(self) -> int:
+        """Bytes of the layers, the exits and the optimizer's state."""
+        held = (*self._layers.values(), *self._exits.values())
+        tensors = (t for module in held for t in (*module.parameters(), *module.buffers()))
+        return sum(tensor.nbytes for tensor in tensors) + self._learner.nbytes()
+
     def load(self, weights: Weights) -> None:
         """Take over the state of those layers and exits that are held."""
         load_states(self._layers, weights.layers)

@@ -42,7 +42,7 @@ class Scene:
         self.link.connect_timeout, self.link.address = 60.0, "server:1"
         self.link.register.side_effect = self._register
         self.link.next_directive.side_effect = lambda: self.directives.pop(0)
-        self.link.status_now.return_value.run_id = "run"
+        self.link.status_now.return_value.run.run_id = "run"
         self.trainer: Mock = create_autospec(Trainer, instance=True)
         self.trainer.model = Mock(cut_layer=2, fingerprint="model")
         self.trainer.class_counts = ()
@@ -76,7 +76,7 @@ class Scene:
             eval_samples=10,
             run_dir=run_dir,
             keeping=Keeping(self.store, self.seconds),
-            progress=create_autospec(Progress, instance=True),
+            watchers=[create_autospec(Progress, instance=True)],
         ).run()
 
     def restored(self) -> list[float]:

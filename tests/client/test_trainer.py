@@ -59,6 +59,9 @@ class HostileStrategy:
         self.steps += 1
         return StepResult(-1e30, 0, torch.full_like(batch.activation, 3e38))
 
+    def nbytes(self) -> int:
+        return 0
+
     def forget_statistics(self, client_id: str) -> None: ...
 
     def copies(self, round_: int, last: bool) -> Mapping[str, Weights]:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -166,3 +167,26 @@ def test_a_run_directory_that_can_not_be_written_is_named(tmp_path: Path) -> Non
     with pytest.raises(SettingsError) as caught:
         RunDir(tmp_path / "file")
     assert str(caught.value) == f"--run-dir {tmp_path / 'file'} can not be written: File exists"
+
+
+def test_with_tensorboard_the_numbers_of_rounds_are_scalars(tmp_path: Path) -> None:
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    with RunDir(tmp_path, tensorboard=True) as run_dir:
+        run_dir.event("started", run="run-1")
+        for round_ in range(3):
+            fields = {"client": "board-1", "cut_layer": 3, "applied": "0-7", "exit_loss": None}
+            run_dir.event("round", round=round_, server_loss=2.0 - round_, **fields)
+        run_dir.event("evaluation", round=2, accuracy=0.5)
+    read = accumulators.EventAccumulator(str(tmp_path / "tensorboard"))
+    read.Reload()
+    assert sorted(read.Tags()["scalars"]) == ["accuracy", "server_loss/board-1"]
+    losses = [(event.step, event.value) for event in read.Scalars("server_loss/board-1")]
+    assert losses == [(0, 2.0), (1, 1.0), (2, 0.0)]
+
+
+def test_without_tensorboard_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(SettingsError, match=r"hetero-splitee\[tensorboard\]"):
+        RunDir(tmp_path, tensorboard=True)

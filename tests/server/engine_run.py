@@ -73,6 +73,9 @@ class FakeStrategy:
         peak = float(activation.abs().max())
         return StepResult(0.5, 1, self.feedback, gradient_norm=2.0, activation_peak=peak)
 
+    def nbytes(self) -> int:
+        return 0
+
     def forget_statistics(self, client_id: str) -> None:
         self.forgotten.append((client_id, self.applied[-1][1].step))
 

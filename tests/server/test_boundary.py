@@ -64,6 +64,9 @@ class FakeStrategy:
     def step(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
         raise AssertionError("not at a boundary")
 
+    def nbytes(self) -> int:
+        return 0
+
     def forget_statistics(self, client_id: str) -> None:
         raise AssertionError("not at a boundary")
 

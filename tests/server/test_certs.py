@@ -8,6 +8,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from hetero_common.credentials import read_certificates
+from hetero_server.access import TokenOwners
 from hetero_server.certs import main
 
 
@@ -90,7 +91,7 @@ def test_an_authority_is_never_replaced(
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ((), "nothing to make: give --server HOST or --client ID"),
+        ((), "nothing to make: give --server HOST, --client ID or --viewer NAME"),
         (("--client", "../x"), "--client '../x': an id has 1 to 64 printable bytes"),
         (("--client", ".."), "--client '..': an id has"),
         (("--client", ""), "--client '': an id has"),
@@ -111,3 +112,25 @@ def test_what_is_refused_leaves_nothing(
     assert contents(tmp_path) == {}
     error = capsys.readouterr().err
     assert error.startswith("hetero-certs: ") and sentence in error and error.count("\n") == 1
+
+
+def test_a_viewer_keeps_the_token_and_the_server_knows_its_digest(tmp_path: Path) -> None:
+    assert main([str(tmp_path), "--viewer", "prometheus"]) == 0
+    token = tmp_path / "viewers" / "prometheus"
+    first = token.read_text()
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert main([str(tmp_path), "--viewer", "me", "--viewer", "prometheus"]) == 0
+    assert token.read_text() == first
+    owners = TokenOwners(tmp_path / "server" / "viewers", "--http-tokens")
+    assert owners.owner(first) == "prometheus"
+    assert owners.owner((tmp_path / "viewers" / "me").read_text()) == "me"
+    assert owners.owner("") is None
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a\nb"])
+def test_a_viewers_name_is_one_of_a_file(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path), "--viewer", name]) == 2
+    assert "--viewer" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

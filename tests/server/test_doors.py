@@ -326,4 +326,4 @@ def test_a_client_waits_for_a_server_that_is_still_loading(
         await front.close()
         return status
 
-    assert asyncio.run(play()).phase == "WAITING"
+    assert asyncio.run(play()).run.phase == "WAITING"

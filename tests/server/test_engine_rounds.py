@@ -344,4 +344,4 @@ def test_a_run_records_what_happened() -> None:
         "buffers_norm": 0.0,
     }
     assert fields["evaluation"]["server_accuracy"] == 0.6
-    assert fields["left"] == {"client": "a", "state": "LEFT", "round": 1}
+    assert fields["left"] == {"client": "a", "state": "LEFT", "round": 1, "reason": None}

@@ -142,6 +142,8 @@ class GetStatusResponse(google.protobuf.message.Message):
     PLAN_FIELD_NUMBER: builtins.int
     MEMBERS_FIELD_NUMBER: builtins.int
     FINGERPRINT_FIELD_NUMBER: builtins.int
+    SECONDS_LEFT_FIELD_NUMBER: builtins.int
+    SAVED_SECONDS_FIELD_NUMBER: builtins.int
     protocol_version: builtins.int
     run_id: builtins.str
     phase: builtins.str
@@ -150,6 +152,10 @@ class GetStatusResponse(google.protobuf.message.Message):
     strategy: builtins.str
     fingerprint: builtins.str
     """Fingerprint of the model the server built; see docs/protocol.md."""
+    seconds_left: builtins.float
+    """Until the last round has closed, at the pace of the last ones; unset while nobody knows."""
+    saved_seconds: builtins.float
+    """Since the last checkpoint was written; unset before the first."""
     @property
     def plan(self) -> Global___Plan: ...
     @property
@@ -165,9 +171,15 @@ class GetStatusResponse(google.protobuf.message.Message):
         plan: Global___Plan | None = ...,
         members: collections.abc.Iterable[Global___MemberStatus] | None = ...,
         fingerprint: builtins.str = ...,
+        seconds_left: builtins.float | None = ...,
+        saved_seconds: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["plan", b"plan"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["fingerprint", b"fingerprint", "members", b"members", "phase", b"phase", "plan", b"plan", "protocol_version", b"protocol_version", "round", b"round", "run_id", b"run_id", "strategy", b"strategy"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_saved_seconds", b"_saved_seconds", "_seconds_left", b"_seconds_left", "plan", b"plan", "saved_seconds", b"saved_seconds", "seconds_left", b"seconds_left"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_saved_seconds", b"_saved_seconds", "_seconds_left", b"_seconds_left", "fingerprint", b"fingerprint", "members", b"members", "phase", b"phase", "plan", b"plan", "protocol_version", b"protocol_version", "round", b"round", "run_id", b"run_id", "saved_seconds", b"saved_seconds", "seconds_left", b"seconds_left", "strategy", b"strategy"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_saved_seconds", b"_saved_seconds"]) -> typing.Literal["saved_seconds"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_seconds_left", b"_seconds_left"]) -> typing.Literal["seconds_left"] | None: ...
 
 Global___GetStatusResponse: typing_extensions.TypeAlias = GetStatusResponse
 
@@ -181,6 +193,14 @@ class MemberStatus(google.protobuf.message.Message):
     SHARD_SIZE_FIELD_NUMBER: builtins.int
     SAMPLES_FIELD_NUMBER: builtins.int
     BYTES_RECEIVED_FIELD_NUMBER: builtins.int
+    BYTES_SENT_FIELD_NUMBER: builtins.int
+    SAMPLES_PER_SECOND_FIELD_NUMBER: builtins.int
+    SILENT_SECONDS_FIELD_NUMBER: builtins.int
+    QUEUED_FIELD_NUMBER: builtins.int
+    EXIT_ACCURACY_FIELD_NUMBER: builtins.int
+    SERVER_ACCURACY_FIELD_NUMBER: builtins.int
+    THRESHOLD_ACCURACY_FIELD_NUMBER: builtins.int
+    OFFLOAD_SHARE_FIELD_NUMBER: builtins.int
     client_id: builtins.str
     cut_layer: builtins.int
     state: builtins.str
@@ -188,6 +208,19 @@ class MemberStatus(google.protobuf.message.Message):
     shard_size: builtins.int
     samples: builtins.int
     bytes_received: builtins.int
+    bytes_sent: builtins.int
+    """Payload that the client was sent. This and bytes_received count since it registered."""
+    samples_per_second: builtins.float
+    """Images that the server trains on, over the client's last rounds; unset before there are two."""
+    silent_seconds: builtins.float
+    """Since the last sign of life; unset if there was none."""
+    queued: builtins.int
+    """Batches of it that wait for their step."""
+    exit_accuracy: builtins.float
+    """As of its last evaluation, in [0, 1]; unset before it."""
+    server_accuracy: builtins.float
+    threshold_accuracy: builtins.float
+    offload_share: builtins.float
     def __init__(
         self,
         *,
@@ -197,8 +230,29 @@ class MemberStatus(google.protobuf.message.Message):
         shard_size: builtins.int = ...,
         samples: builtins.int = ...,
         bytes_received: builtins.int = ...,
+        bytes_sent: builtins.int = ...,
+        samples_per_second: builtins.float | None = ...,
+        silent_seconds: builtins.float | None = ...,
+        queued: builtins.int = ...,
+        exit_accuracy: builtins.float | None = ...,
+        server_accuracy: builtins.float | None = ...,
+        threshold_accuracy: builtins.float | None = ...,
+        offload_share: builtins.float | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["bytes_received", b"bytes_received", "client_id", b"client_id", "cut_layer", b"cut_layer", "samples", b"samples", "shard_size", b"shard_size", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_exit_accuracy", b"_exit_accuracy", "_offload_share", b"_offload_share", "_samples_per_second", b"_samples_per_second", "_server_accuracy", b"_server_accuracy", "_silent_seconds", b"_silent_seconds", "_threshold_accuracy", b"_threshold_accuracy", "exit_accuracy", b"exit_accuracy", "offload_share", b"offload_share", "samples_per_second", b"samples_per_second", "server_accuracy", b"server_accuracy", "silent_seconds", b"silent_seconds", "threshold_accuracy", b"threshold_accuracy"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_exit_accuracy", b"_exit_accuracy", "_offload_share", b"_offload_share", "_samples_per_second", b"_samples_per_second", "_server_accuracy", b"_server_accuracy", "_silent_seconds", b"_silent_seconds", "_threshold_accuracy", b"_threshold_accuracy", "bytes_received", b"bytes_received", "bytes_sent", b"bytes_sent", "client_id", b"client_id", "cut_layer", b"cut_layer", "exit_accuracy", b"exit_accuracy", "offload_share", b"offload_share", "queued", b"queued", "samples", b"samples", "samples_per_second", b"samples_per_second", "server_accuracy", b"server_accuracy", "shard_size", b"shard_size", "silent_seconds", b"silent_seconds", "state", b"state", "threshold_accuracy", b"threshold_accuracy"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_exit_accuracy", b"_exit_accuracy"]) -> typing.Literal["exit_accuracy"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_offload_share", b"_offload_share"]) -> typing.Literal["offload_share"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_samples_per_second", b"_samples_per_second"]) -> typing.Literal["samples_per_second"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_server_accuracy", b"_server_accuracy"]) -> typing.Literal["server_accuracy"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_silent_seconds", b"_silent_seconds"]) -> typing.Literal["silent_seconds"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_threshold_accuracy", b"_threshold_accuracy"]) -> typing.Literal["threshold_accuracy"] | None: ...
 
 Global___MemberStatus: typing_extensions.TypeAlias = MemberStatus
 

@@ -97,6 +97,11 @@ class Averaging:
         for client_id, replica in self._replicas.items():
             replica.restore(within(_replica(client_id), tensors))
 
+    def nbytes(self) -> int:
+        """Of all replicas, and of the layers as last aggregated."""
+        replicas = sum(replica.nbytes() for replica in self._replicas.values())
+        return replicas + Weights(self._reference).nbytes
+
     def layers(self) -> LayerStates:
         """The layers as last aggregated."""
         return self._reference

@@ -99,5 +99,8 @@ class Strategy(Protocol):
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from a `checkpoint`; the clients of then have been added."""
 
+    def nbytes(self) -> int:
+        """Bytes of all weights and optimizer states that it holds."""
+
     def layers(self) -> LayerStates:
         """The server layers to keep when the run is over."""

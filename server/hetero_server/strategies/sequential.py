@@ -86,6 +86,10 @@ class Sequential:
         self._extend(min(held) - 1)
         self._suffix.restore(tensors)
 
+    def nbytes(self) -> int:
+        """Of the shared model."""
+        return self._suffix.nbytes()
+
     def layers(self) -> LayerStates:
         """The shared model."""
         return self._suffix.states()

@@ -1,0 +1,156 @@
+"""Counters and durations of a server, for Prometheus.
+
+What can be read off a run at any time is `readings.py`'s. Names follow
+https://prometheus.io/docs/practices/naming/: base units, `_total` for counters.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.registry import Collector
+
+from hetero_common.errors import HeteroError, ServerFault
+from hetero_server.work import BoundaryWork, Outcome, SaveWork, StepWork, Work
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # not annotated
+
+_STEP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+_ROUND_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180, 600, 1800, 3600, 14400)
+
+
+class Metrics:
+    """What a server counts, in a registry of its own.
+
+    Args:
+        clock: Tells seconds.
+
+    Attributes:
+        registry: Everything that is exposed.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # memory, CPU time and files of this process
+        self._clock = clock
+        self._closed: tuple[int, float] | None = None
+        self._batches = self._counter(
+            "batches", "Mini-batches that the server's layers were trained on.", "cut_layer"
+        )
+        self._samples = self._counter(
+            "samples", "Images that the server's layers were trained on.", "cut_layer"
+        )
+        self._predictions = self._counter(
+            "predictions", "Images that the server was asked for its answer on.", "cut_layer"
+        )
+        self._bytes = self._counter(
+            "transferred_bytes",
+            "Payload on the wire, without headers and frames, seen from the server.",
+            *("direction", "content", "dtype"),
+        )
+        self._refusals = self._counter(
+            "refusals", "Calls that were refused, by the kind of error.", "reason"
+        )
+        self._evictions = self._counter(
+            "evictions", "Clients that were sent away, by the kind of error.", "reason"
+        )
+        self._disconnections = self._counter(
+            "disconnections", "Clients that lost their connection, and may come back."
+        )
+        self._releases = self._counter("releases", "Clients that a round went on without.")
+        self._outliers = self._counter(
+            "outlier_steps", "Steps that were far beyond those of the other clients."
+        )
+        self._checkpoints = self._counter(
+            "checkpoints", "Checkpoints that were tried, by outcome: written or failed.", "outcome"
+        )
+        self._step_seconds = self._histogram(
+            "step_seconds", "Computing one step of the server's layers.", _STEP_BUCKETS
+        )
+        self._aggregation_seconds = self._histogram(
+            "aggregation_seconds", "Computing the averages at the end of a round.", _STEP_BUCKETS
+        )
+        self._checkpoint_seconds = self._histogram(
+            "checkpoint_seconds", "Writing a checkpoint.", _STEP_BUCKETS
+        )
+        self._round_seconds = self._histogram(
+            "round_seconds",
+            "From the end of a round to that of the next one, with what lies between.",
+            _ROUND_BUCKETS,
+        )
+
+    def expose(self, collector: Collector) -> None:
+        """Expose what this collector reads, too."""
+        self.registry.register(collector)
+
+    def performed(self, work: Work, outcome: Outcome, seconds: float) -> None:
+        """A piece of computing is done, and took so long."""
+        match work, outcome:
+            case StepWork(parts), list() as results:
+                self._step_seconds.observe(seconds)
+                for (member, batch), result in zip(parts, results, strict=True):
+                    if not isinstance(result, HeteroError):
+                        self._batches.labels(member.cut_layer).inc()
+                        self._samples.labels(member.cut_layer).inc(batch.rows)
+                        if result.feedback is not None:
+                            back = result.feedback
+                            self.sent("feedback", back.wire_dtype, back.data.nbytes)
+            case BoundaryWork(), _:
+                self._aggregation_seconds.observe(seconds)
+            case SaveWork(), _:
+                self._checkpoint_seconds.observe(seconds)
+
+    def received(self, content: str, dtype: str, size: int) -> None:
+        """So many bytes of payload came in."""
+        self._bytes.labels("received", content, dtype).inc(size)
+
+    def sent(self, content: str, dtype: str, size: int) -> None:
+        """So many bytes of payload went out."""
+        self._bytes.labels("sent", content, dtype).inc(size)
+
+    def predicted(self, cut_layer: int, rows: int) -> None:
+        """So many images were answered."""
+        self._predictions.labels(cut_layer).inc(rows)
+
+    def refused(self, error: HeteroError) -> None:
+        """A call was refused."""
+        self._refusals.labels(type(error).__name__).inc()
+
+    def observe(self, event: str, **fields: Any) -> None:
+        """An event of the run."""
+        match event:
+            case "left" if fields["state"] == "EVICTED":
+                self._evictions.labels(fields["reason"] or ServerFault.__name__).inc()
+            case "left" if fields["state"] == "STALE":
+                self._disconnections.inc()
+            case "released":
+                self._releases.inc()
+            case "round":
+                self._outliers.inc(fields["outliers"])
+                self._note_closing(fields["round"])
+            case "checkpoint":
+                self._checkpoints.labels("failed" if fields["failed"] else "written").inc()
+
+    def _note_closing(self, round_: int) -> None:
+        """Each client of a round has an event of its own, all at the round's end."""
+        if self._closed is not None and self._closed[0] == round_:
+            return
+        now = self._clock()
+        if self._closed is not None:
+            self._round_seconds.observe(now - self._closed[1])
+        self._closed = (round_, now)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"hetero_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"hetero_{name}", text, registry=self.registry, buckets=buckets)

@@ -1,0 +1,117 @@
+"""The one thing that a server tells what happens, and asks how it stands."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from hetero_common.logs import RoundLines
+from hetero_common.plan import Plan
+from hetero_common.status import MemberStatus, RunStatus
+from hetero_server.engine import Engine
+from hetero_server.members import Member
+from hetero_server.monitoring.chronicle import Chronicle
+from hetero_server.monitoring.metrics import Metrics
+from hetero_server.monitoring.readings import Readings
+from hetero_server.phase import Phase
+from hetero_server.work import BoundaryWork, Outcome, Work
+
+log = logging.getLogger(__name__)
+
+SERIES = 50
+"""Clients that have metrics of their own, unless said otherwise."""
+
+
+class Monitor:
+    """Follows one server, from before its model is loaded.
+
+    Args:
+        series: Clients that have metrics of their own.
+        clock: Tells seconds since 1970.
+
+    Attributes:
+        metrics: What is counted.
+        chronicle: What the run has told.
+    """
+
+    def __init__(self, series: int = SERIES, clock: Callable[[], float] = time.time) -> None:
+        self.metrics = Metrics()
+        self.chronicle = Chronicle(clock)
+        self._series = series
+        self._clock = clock
+        self._engine: Engine | None = None
+        self._about: tuple[str, str] = ("", "")
+
+    def observe(self, event: str, **fields: Any) -> None:
+        """An event of the run, as docs/runs.md describes them."""
+        self.chronicle.observe(event, **fields)
+        self.metrics.observe(event, **fields)
+
+    def replay(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """What the run recorded before this process took it up."""
+        self.chronicle.replay(events)
+
+    def performed(self, work: Work, outcome: Outcome, seconds: float) -> None:
+        """A piece of computing is done and booked, and took so long."""
+        self.metrics.performed(work, outcome, seconds)
+        if isinstance(work, BoundaryWork) and self._engine is not None:
+            self._log_round(work.round, self._engine.plan.rounds)
+
+    def watch(self, engine: Engine, run_id: str, strategy: str) -> None:
+        """There is a run to look at."""
+        self._engine, self._about = engine, (run_id, strategy)
+        self._lines = RoundLines(engine.plan.rounds)
+        about = {"run": run_id, "strategy": strategy, "model": engine.plan.model}
+        self.metrics.expose(Readings(engine, self.chronicle, about, self._series))
+
+    def status(self) -> RunStatus | None:
+        """How the run stands; None before there is one."""
+        engine = self._engine
+        if engine is None:
+            return None
+        saved_at = self.chronicle.saved_at
+        members = sorted(engine.members.values(), key=lambda m: (m.cut_layer, m.client_id))
+        return RunStatus(
+            *(self._about[0], engine.phase.name, self._about[1], engine.plan.model),
+            round=engine.round,
+            rounds=engine.plan.rounds,
+            seconds_left=self._seconds_left(engine.phase, engine.plan),
+            saved_seconds=None if saved_at is None else max(0.0, self._clock() - saved_at),
+            members=tuple(self._member(member) for member in members),
+        )
+
+    def _log_round(self, round_: int, rounds: int) -> None:
+        level = self._lines.level(round_)
+        if not log.isEnabledFor(level):
+            return
+        told = self.chronicle.losses.points()[-1]
+        parts = [f"{name.partition('_')[0]} loss {told['all'][name]:.3f}" for name in told["all"]]
+        left = self.chronicle.seconds_left(rounds)
+        log.log(level, "%s", ", ".join(parts) + ("" if left is None else f", {left:.0f} s left"))
+
+    def _seconds_left(self, phase: Phase, plan: Plan) -> float | None:
+        if phase in (Phase.FINISHED, Phase.SERVING, Phase.WAITING):
+            return None
+        return self.chronicle.seconds_left(plan.rounds)
+
+    def _member(self, member: Member) -> MemberStatus:
+        last = self.chronicle.evaluations.get(member.client_id, {})
+        heard = member.heard_at
+        return MemberStatus(
+            member.client_id,
+            member.cut_layer,
+            member.state.name,
+            member.shard_size,
+            member.samples,
+            self.chronicle.samples_per_second(member.client_id),
+            member.bytes_in,
+            member.bytes_out,
+            None if heard is None else max(0.0, self._clock() - heard),
+            len(member.queue),
+            last.get("exit_accuracy"),
+            last.get("server_accuracy"),
+            last.get("threshold_accuracy"),
+            last.get("offload_share"),
+        )

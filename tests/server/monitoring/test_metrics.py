@@ -1,0 +1,148 @@
+"""What Prometheus reads off a server, of an engine that trains nothing."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from hetero_common.errors import Quarantined, RefusedInput
+from hetero_server.members import MemberState
+from hetero_server.monitoring.metrics import Metrics
+from hetero_server.monitoring.monitor import Monitor
+from server.engine_run import Run, a_batch
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def watched(run: Run, series: int = 50) -> Monitor:
+    """A monitor that was told everything that has happened so far."""
+    monitor = Monitor(series)
+    monitor.watch(run.engine, "run-1", "mixed")
+    for event, fields in run.events:
+        monitor.observe(event, **fields)
+    return monitor
+
+
+def samples(monitor: Monitor) -> Samples:
+    text = generate_latest(monitor.metrics.registry).decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(monitor: Monitor, name: str, **labels: str) -> float:
+    return samples(monitor)[f"hetero_{name}", frozenset(labels.items())]
+
+
+def test_names_are_as_prometheus_wants_them() -> None:
+    run = Run(rounds=2)
+    run.join("a")
+    run.round("a")
+    text = generate_latest(watched(run).metrics.registry).decode()
+    for family in text_string_to_metric_families(text):
+        assert re.fullmatch(r"(hetero|process)(_[a-z]+)+", family.name)
+        assert family.documentation.endswith((".", "epoch in seconds"))
+        for sample in family.samples:
+            assert (family.type == "counter") == sample.name.endswith("_total")
+
+
+def test_a_server_without_a_run_yet_has_counters_already() -> None:
+    monitor = Monitor()
+    monitor.metrics.refused(RefusedInput("no"))
+    assert value(monitor, "refusals_total", reason="RefusedInput") == 1.0
+
+
+def test_the_state_of_the_run_is_read_when_it_is_asked_for() -> None:
+    run = Run(clients=2, rounds=3)
+    run.join("a", cut_layer=1)
+    monitor = watched(run)
+    assert value(monitor, "phase", phase="waiting") == 1.0
+    run.join("b", cut_layer=2)
+    run.send("a", 0, 1)
+    assert value(monitor, "phase", phase="training") == 1.0
+    assert value(monitor, "phase", phase="waiting") == 0.0
+    assert value(monitor, "clients", state="training") == 2.0
+    assert value(monitor, "connected_clients", cut_layer="2") == 1.0
+    assert value(monitor, "queued_batches") == 2.0
+    assert value(monitor, "rounds") == 3.0
+
+
+def test_steps_and_images_are_counted_by_cut_layer() -> None:
+    run = Run(clients=2, rounds=2)
+    run.join("a", cut_layer=1)
+    run.join("b", cut_layer=2)
+    monitor = watched(run)
+    run.send("a", 0)
+    while (work := run.engine.work()) is not None:
+        outcome = run.engine.perform(work)
+        monitor.metrics.performed(work, outcome, 0.03)
+        run.engine.settle(work, outcome)
+    assert value(monitor, "batches_total", cut_layer="1") == 1.0
+    assert value(monitor, "samples_total", cut_layer="1") == a_batch(0, 0).rows
+    assert value(monitor, "step_seconds_bucket", le="0.05") == 1.0
+    assert value(monitor, "step_seconds_bucket", le="0.025") == 0.0
+
+
+def test_a_round_lasts_from_the_end_of_the_one_before_whoever_is_in_it() -> None:
+    now = [0.0]
+    monitor = Monitor()
+    monitor.metrics = Metrics(lambda: now[0])
+    for round_ in range(3):
+        now[0] += 20.0
+        for client in ("a", "b"):
+            fields = {"client": client, "cut_layer": 1, "round": round_, "samples": 1}
+            monitor.observe("round", outliers=1, exit_loss=0.0, server_loss=0.0, **fields)
+    assert value(monitor, "round_seconds_count") == 2.0
+    assert value(monitor, "round_seconds_sum") == 40.0
+    assert value(monitor, "outlier_steps_total") == 6.0
+
+
+def test_who_is_sent_away_and_who_is_lost_is_counted_by_reason() -> None:
+    run = Run(clients=2, rounds=2)
+    run.join("a")
+    run.join("b")
+    run.engine.detach("a", MemberState.EVICTED, Quarantined("a", "its steps"))
+    run.engine.detach("b", MemberState.STALE)
+    monitor = watched(run)
+    assert value(monitor, "evictions_total", reason="Quarantined") == 1.0
+    assert value(monitor, "disconnections_total") == 1.0
+
+
+def test_accuracies_are_means_over_the_clients_of_a_cut_layer() -> None:
+    run = Run(clients=2, rounds=2, eval_every=1)
+    run.join("a", cut_layer=1)
+    run.join("b", cut_layer=2)
+    run.round("a", "b")
+    monitor = watched(run)
+    evaluations = {f["client"]: f for event, f in run.events if event == "evaluation"}
+    for client, cut in (("a", "1"), ("b", "2")):
+        expected = evaluations[client]["exit_accuracy"]
+        assert value(monitor, "exit_accuracy_ratio", cut_layer=cut) == expected
+        labels = {"client": client, "cut_layer": cut}
+        assert value(monitor, "client_exit_accuracy_ratio", **labels) == expected
+
+
+@pytest.mark.parametrize("series", [0, 2])
+def test_only_so_many_clients_have_series_of_their_own(series: int) -> None:
+    run = Run(clients=5)
+    for index in range(5):
+        run.join(f"client-{index}")
+    monitor = watched(run, series)
+    named = {dict(labels)["client"] for _, labels in samples(monitor) if "client" in dict(labels)}
+    assert named == {f"client-{index}" for index in range(series)}
+    assert value(monitor, "clients_without_series") == 5 - series
+    assert value(monitor, "clients", state="training") == 5.0
+
+
+def test_a_checkpoint_says_when_it_was_written() -> None:
+    monitor = watched(Run())
+    monitor.observe("checkpoint", round=0, failed="No space left on device")
+    assert value(monitor, "checkpoints_total", outcome="failed") == 1.0
+    assert ("hetero_last_checkpoint_timestamp_seconds", frozenset()) not in samples(monitor)
+    monitor.observe("checkpoint", round=0, failed=None)
+    assert value(monitor, "last_checkpoint_timestamp_seconds") > 1e9
