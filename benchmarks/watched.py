@@ -1,9 +1,8 @@
 """What it costs to be watched: a real training with page and metrics, against one without.
 
-Both are a hetero-server and a hetero-client over loopback, as in overhead.py, and take turns of a
-few rounds. The watched one is asked for its page's status and its metrics every half second while
-it trains, four times as often as a page and ten times as often as Prometheus would ask. CPU time
-is that of server and client; who asks is not counted.
+Both are a hetero-server and a hetero-client over loopback, as in overhead.py, and take turns. The
+watched one is asked for its page's status every two seconds, as one open page does, and for its
+metrics every five, while it trains. CPU time is that of server and client; who asks is not counted.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from tempfile import TemporaryDirectory
 from measure import Result
 from overhead import Cost, Training, network
 
-_PERIOD_SECONDS = 0.5
+_ROUNDS_PER_TURN = 12  # about ten seconds
+_PERIODS = {"api/status": 2.0, "metrics": 5.0}  # seconds
 _PATIENCE_SECONDS = 1.0
-_PATHS = ("api/status", "metrics")
 
 
 def run(repeats: int) -> list[Result]:
@@ -42,36 +41,37 @@ def _pair(
     watched: Training, alone: Training, address: str, watched_first: bool
 ) -> tuple[Cost, Cost]:
     if not watched_first:
-        without = alone.turn()
+        without = alone.turn(_ROUNDS_PER_TURN)
     with _asking(address):
-        with_ = watched.turn()
+        with_ = watched.turn(_ROUNDS_PER_TURN)
     if watched_first:
-        without = alone.turn()
+        without = alone.turn(_ROUNDS_PER_TURN)
     return with_, without
 
 
 @contextlib.contextmanager
 def _asking(address: str) -> Iterator[None]:
-    """Ask for everything, again and again, as long as the block lasts."""
+    """Ask for everything in its time, as long as the block lasts."""
     over, answers = threading.Event(), [0]
 
-    def ask() -> None:
-        while not over.wait(_PERIOD_SECONDS):
-            for path in _PATHS:
-                url = f"http://{address}/{path}"
-                with (
-                    contextlib.suppress(OSError),  # it has been paused meanwhile
-                    urllib.request.urlopen(url, timeout=_PATIENCE_SECONDS) as answer,
-                ):
-                    answers[0] += bool(answer.read())
+    def ask(path: str, period: float) -> None:
+        url = f"http://{address}/{path}"
+        while not over.wait(period):
+            with (
+                contextlib.suppress(OSError),  # it has been paused meanwhile
+                urllib.request.urlopen(url, timeout=_PATIENCE_SECONDS) as answer,
+            ):
+                answers[0] += bool(answer.read())
 
-    thread = threading.Thread(target=ask)
-    thread.start()
+    threads = [threading.Thread(target=ask, args=each) for each in _PERIODS.items()]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         over.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
     assert answers[0], "nobody has answered: that would not be watching"
 
 
