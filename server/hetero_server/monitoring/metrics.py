@@ -36,11 +36,13 @@ class Metrics:
 
     Attributes:
         registry: Everything that is exposed.
+        answered: Images that the server has answered, at all cut layers together.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)  # memory, CPU time and files of this process
+        self.answered = 0
         self._clock = clock
         self._closed: tuple[int, float] | None = None
         self._batches = self._counter(
@@ -119,6 +121,7 @@ class Metrics:
 
     def predicted(self, cut_layer: int, rows: int) -> None:
         """So many images were answered."""
+        self.answered += rows
         self._predictions.labels(cut_layer).inc(rows)
 
     def refused(self, error: HeteroError) -> None:

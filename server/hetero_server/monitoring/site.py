@@ -102,6 +102,7 @@ class _Site:
             "version": __version__,
             "time": time.time(),
             **asdict(status),
+            "answered": self._monitor.metrics.answered,
             "accuracies": chronicle.accuracies.points(),
             "losses": chronicle.losses.points(),
             "events": [asdict(each) for each in chronicle.happenings],

@@ -47,6 +47,13 @@ def test_status_tells_who_is_there() -> None:
     assert [event["kind"] for event in status["events"]] == ["joined"]
 
 
+def test_status_tells_how_many_images_were_answered() -> None:
+    monitor = a_monitor()
+    monitor.metrics.predicted(2, 30)
+    monitor.metrics.predicted(3, 12)
+    assert a_visitor(monitor).get("/api/status").json()["answered"] == 42
+
+
 def test_before_the_model_is_loaded_there_is_no_status_but_there_are_metrics() -> None:
     visitor = a_visitor()
     assert visitor.get("/api/status").status_code == 503

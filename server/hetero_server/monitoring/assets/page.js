@@ -84,6 +84,7 @@ function showFacts(status) {
     ["exits", percent(mean(members, "exit_accuracy"))],
     ["server", percent(mean(members, "server_accuracy"))],
     ["offloaded", percent(mean(members, "offload_share"))],
+    ["images answered", count(status.answered)],
     ["saved", status.saved_seconds === null ? NONE : `${duration(status.saved_seconds)} ago`],
   ];
   byId("facts").replaceChildren(
