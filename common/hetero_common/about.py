@@ -13,7 +13,6 @@ from hetero_common.errors import SettingsError
 from hetero_common.settings import Settings
 from hetero_common.version import __version__
 
-COMPLETION_FLAG = "--print-completion"
 _SHELLS = ("bash", "zsh", "tcsh")
 
 
@@ -29,7 +28,7 @@ def told(program: str, settings_class: type[Settings], flags: Sequence[str]) -> 
         case ["--print-completion", shell] if shell in _SHELLS:
             return _completion(program, settings_class, shell)
         case ["--print-completion", *_]:
-            raise SettingsError(f"{COMPLETION_FLAG} takes one of {', '.join(_SHELLS)}")
+            raise SettingsError(f"--print-completion takes one of {', '.join(_SHELLS)}")
     return None
 
 
@@ -38,10 +37,10 @@ def _completion(program: str, settings_class: type[Settings], shell: str) -> str
         shtab = import_module("shtab")
     except ImportError:
         raise SettingsError(
-            f"{COMPLETION_FLAG} takes shtab: pip install 'hetero-splitee[completion]'"
+            "--print-completion takes shtab: pip install 'hetero-splitee[completion]'"
         ) from None
     source = CliSettingsSource[Any](settings_class, cli_prog_name=program)
     parser: argparse.ArgumentParser = source.root_parser
     parser.add_argument("--version", action="store_true")
-    parser.add_argument(COMPLETION_FLAG, choices=_SHELLS)
+    parser.add_argument("--print-completion", choices=_SHELLS)
     return str(shtab.complete(parser, shell))

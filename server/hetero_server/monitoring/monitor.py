@@ -86,8 +86,8 @@ class Monitor:
         level = self._lines.level(round_)
         if not log.isEnabledFor(level):
             return
-        told = self.chronicle.losses.points()[-1]
-        parts = [f"{name.partition('_')[0]} loss {told['all'][name]:.3f}" for name in told["all"]]
+        losses = self.chronicle.losses.newest()["all"]
+        parts = [f"{name.partition('_')[0]} loss {loss:.3f}" for name, loss in losses.items()]
         left = self.chronicle.seconds_left(rounds)
         log.log(level, "%s", ", ".join(parts) + ("" if left is None else f", {left:.0f} s left"))
 

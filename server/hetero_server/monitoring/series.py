@@ -33,14 +33,19 @@ class Series:
 
     def points(self) -> list[dict[str, Any]]:
         """By round: `round`, means of `all`, and by cut layer of `cuts`."""
-        return [
-            {
-                "round": round_,
-                "all": _Mean.over(cuts.values()).values(),
-                "cuts": {cut: cuts[cut].values() for cut in sorted(cuts)},
-            }
-            for round_, cuts in sorted(self._rounds.items())
-        ]
+        return [self._point(round_) for round_ in sorted(self._rounds)]
+
+    def newest(self) -> dict[str, Any]:
+        """The last of the points."""
+        return self._point(max(self._rounds))
+
+    def _point(self, round_: int) -> dict[str, Any]:
+        cuts = self._rounds[round_]
+        return {
+            "round": round_,
+            "all": _Mean.over(cuts.values()).values(),
+            "cuts": {cut: cuts[cut].values() for cut in sorted(cuts)},
+        }
 
 
 class _Mean:

@@ -45,6 +45,7 @@ def test_memory_is_bounded_and_the_newest_round_is_always_there(
         points = series.points()
         assert len(points) <= most
         assert points[-1]["round"] == round_
+        assert series.newest() == points[-1]
         assert all(point["all"]["loss"] == point["round"] for point in points)
 
 
