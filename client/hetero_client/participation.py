@@ -238,9 +238,7 @@ class Participation:
             if self._link.send_again(start.round, first, following):
                 underway.first_step = first
                 return underway
-            assert self._base is not None, "a round under way has begun somewhere"
-            if not self._restore(self._base):
-                raise UnknownSession(f"the state at the end of round {self._base + 1} is gone")
+            self._go_back()
         self._link.forget_sent()  # of a round that has closed without them
         if start.pull_state:
             self._trainer.pull(self._link.pull_state())
@@ -249,6 +247,12 @@ class Participation:
         self._trainer.begin_round()
         self._underway = _Underway(start.round, self._first_to_send(start))
         return self._underway
+
+    def _go_back(self) -> None:
+        """To where the round under way has begun."""
+        assert self._base is not None, "a round under way has begun somewhere"
+        if not self._restore(self._base):
+            raise UnknownSession(f"the state at the end of round {self._base + 1} is gone")
 
     def _first_to_send(self, start: StartRound) -> int:
         """Of a round that begins here: what the server lacks, or what lacks its feedback."""
@@ -317,6 +321,10 @@ class Participation:
 
     def _evaluate(self, request: Evaluate) -> None:
         enter_round(request.round)
+        if self._underway is not None:
+            # The server was resumed, and asks again: what it has the client pull would be lost with
+            # the weights of the round under way, or mixed with them.
+            self._go_back()
         model = self._trainer.model
         if request.pull_state:
             self._trainer.pull(self._link.pull_state())

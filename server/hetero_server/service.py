@@ -178,6 +178,7 @@ class HeteroSplitService:
         weights = await self.runner.compute.run(
             partial(self._engine.shared.read_pushed, member.cut_layer, bytes(data))
         )
+        require_current(member)
         self._metrics.received("weights", self._engine.plan.weights_wire, len(data))
         self._engine.push(member.client_id, header.round, weights)
         return pb.PushStateResponse()

@@ -17,7 +17,7 @@ from hetero_client.progress import Progress
 from hetero_client.trainer import Shard, Trainer
 from hetero_client.transport import Registration, ServerLink
 from hetero_common.checkpoints import Checkpoint, CheckpointStore
-from hetero_common.control import Directive, Finish, RoundDone, StartRound
+from hetero_common.control import Directive, Evaluate, Finish, RoundDone, StartRound
 from hetero_common.errors import Mismatch, ServerUnreachable, Superseded, UnknownSession
 from hetero_common.plan import Plan
 from hetero_common.rundir import RunDir
@@ -71,7 +71,7 @@ class Scene:
             Identity("a", "run", 64),
             self.link,
             self.trainer,
-            Mock(spec=Shard),
+            Shard(torch.zeros(10, 3, 8, 8, dtype=torch.uint8), torch.zeros(10, dtype=torch.int64)),
             rule=DEFAULT_RULE,
             eval_samples=10,
             run_dir=run_dir,
@@ -182,3 +182,22 @@ def test_a_round_that_was_not_named_is_refused(scene: Scene, run_dir: RunDir) ->
     scene.link.register.side_effect = lambda *_, **__: Registration(4, 7, 10.0)
     with pytest.raises(Mismatch, match="a round that this client does not hold"):
         scene.play(run_dir)
+
+
+def test_a_round_under_way_is_left_for_an_evaluation_that_comes_before_it(
+    scene: Scene, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server was resumed at the end of the last round, and has all pull its averages again."""
+    monkeypatch.setattr("random.uniform", lambda low, high: low)  # waits for nothing
+    start = StartRound(3, 1, pull_state=False, push_state=False)
+    scene.directives = [start, Evaluate(2, pull_state=True, last=False), Finish("done")]
+    scene.link.has_directive = False
+    scene.link.drain.side_effect = ServerUnreachable("gone")
+    order: list[str] = []
+    scene.trainer.backward.side_effect = lambda *_: order.append("step")
+    scene.trainer.restore.side_effect = lambda _: order.append("restore")
+    scene.trainer.pull.side_effect = lambda _: order.append("pull")
+    evaluation = Mock(**{"record.return_value": {}})
+    monkeypatch.setattr("hetero_client.participation.evaluate", lambda *_, **__: evaluation)
+    scene.play(run_dir)
+    assert order == ["restore", "step", "restore", "pull"]

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from hetero_common.changes import pack
 from hetero_common.compute import Compute
 from hetero_common.errors import RefusedInput, UnknownSession
 from hetero_common.frames import Frame
 from hetero_common.plan import Plan
 from hetero_common.version import PROTOCOL_VERSION
+from hetero_common.weights import tensors_to_bytes
 from hetero_server.access import Caller
 from hetero_server.engine import Engine
 from hetero_server.initial import InitialModel
@@ -150,6 +152,30 @@ def test_a_stream_that_breaks_within_a_batch_may_be_taken_up_again() -> None:
         assert [answer async for answer in answers] == []
         member = engine.members["a"]
         assert (member.state, member.received) == (MemberState.STALE, 0)
+        runner.compute.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), timeout=30))
+
+
+def test_weights_that_outlive_their_stream_are_to_be_pushed_again() -> None:
+    """A server that is being stopped ends streams; who pushes just then is not sent away for it."""
+
+    async def scenario() -> None:
+        service, runner, engine = a_service()
+        caller = await register(service, engine)
+        engine.attach("a")
+        weights = engine.shared.for_cut(2)
+        data = memoryview(tensors_to_bytes(pack(weights, weights, PLAN.push_dtype)))
+
+        async def requests() -> AsyncIterator[Frame[pb.PushStateRequest]]:
+            header = pb.StateHeader(round=0, bytes=data.nbytes)
+            yield Frame(pb.PushStateRequest(header=header), data[:100])
+            engine.detach("a", MemberState.STALE)
+            yield Frame(None, data[100:])
+
+        with pytest.raises(UnknownSession):
+            await service.PushState(requests(), caller)
+        assert engine.members["a"].pushed is None
         runner.compute.close()
 
     asyncio.run(asyncio.wait_for(scenario(), timeout=30))
