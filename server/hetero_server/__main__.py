@@ -76,7 +76,7 @@ async def _train(settings: ServerSettings) -> Path | None:
             run_dir.write(SETTINGS_FILE, as_yaml(bound))
             run_dir.event("started", run=run_id, version=__version__, torch=torch.__version__)
             if settings.resume is not None:
-                host.monitor.replay(read_events(path))
+                await host.compute.run(lambda: host.monitor.replay(read_events(path)))
             observe = _both(run_dir.event, host.monitor.observe)
             begin = partial(_begin, settings, initial, run_dir.path, run_id, observe)
             engine = await host.compute.run(begin)

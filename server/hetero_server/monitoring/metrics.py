@@ -44,7 +44,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)  # memory, CPU time and files of this process
         self.answered = 0
         self._clock = clock
-        self._closed: tuple[int, float] | None = None
+        self._closed_at: float | None = None
         self._batches = self._counter(
             "batches", "Mini-batches that the server's layers were trained on.", "cut_layer"
         )
@@ -108,6 +108,7 @@ class Metrics:
                             self.sent("feedback", back.wire_dtype, back.data.nbytes)
             case BoundaryWork(), _:
                 self._aggregation_seconds.observe(seconds)
+                self._note_closing()
             case SaveWork(), _:
                 self._checkpoint_seconds.observe(seconds)
 
@@ -139,18 +140,14 @@ class Metrics:
                 self._releases.inc()
             case "round":
                 self._outliers.inc(fields["outliers"])
-                self._note_closing(fields["round"])
             case "checkpoint":
                 self._checkpoints.labels("failed" if fields["failed"] else "written").inc()
 
-    def _note_closing(self, round_: int) -> None:
-        """Each client of a round has an event of its own, all at the round's end."""
-        if self._closed is not None and self._closed[0] == round_:
-            return
+    def _note_closing(self) -> None:
         now = self._clock()
-        if self._closed is not None:
-            self._round_seconds.observe(now - self._closed[1])
-        self._closed = (round_, now)
+        if self._closed_at is not None:
+            self._round_seconds.observe(now - self._closed_at)
+        self._closed_at = now
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"hetero_{name}", text, labels, registry=self.registry)

@@ -20,9 +20,6 @@ from hetero_server.work import BoundaryWork, Outcome, Work
 
 log = logging.getLogger(__name__)
 
-SERIES = 50
-"""Clients that have metrics of their own, unless said otherwise."""
-
 
 class Monitor:
     """Follows one server, from before its model is loaded.
@@ -36,7 +33,7 @@ class Monitor:
         chronicle: What the run has told.
     """
 
-    def __init__(self, series: int = SERIES, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, series: int = 0, clock: Callable[[], float] = time.time) -> None:
         self.metrics = Metrics()
         self.chronicle = Chronicle(clock)
         self._series = series
@@ -50,8 +47,10 @@ class Monitor:
         self.metrics.observe(event, **fields)
 
     def replay(self, events: Iterable[Mapping[str, Any]]) -> None:
-        """What the run recorded before this process took it up."""
-        self.chronicle.replay(events)
+        """What the run recorded before this process took it up; from any thread."""
+        chronicle = Chronicle(self._clock)
+        chronicle.replay(events)
+        self.chronicle = chronicle
 
     def performed(self, work: Work, outcome: Outcome, seconds: float) -> None:
         """A piece of computing is done and booked, and took so long."""

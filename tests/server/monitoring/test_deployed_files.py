@@ -29,7 +29,7 @@ def families() -> set[str]:
     run.join("b")
     run.round("a", "b")
     run.engine.detach("b", MemberState.STALE)
-    monitor = Monitor()
+    monitor = Monitor(series=10)
     monitor.watch(run.engine, "run-1", "mixed")
     for event, fields in run.events:
         monitor.observe(event, **fields)

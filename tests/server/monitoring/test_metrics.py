@@ -12,6 +12,8 @@ from hetero_common.errors import Quarantined, RefusedInput
 from hetero_server.members import MemberState
 from hetero_server.monitoring.metrics import Metrics
 from hetero_server.monitoring.monitor import Monitor
+from hetero_server.shared import SharedWeights
+from hetero_server.work import BoundaryWork
 from server.engine_run import Run, a_batch
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -94,12 +96,17 @@ def test_a_round_lasts_from_the_end_of_the_one_before_whoever_is_in_it() -> None
     monitor.metrics = Metrics(lambda: now[0])
     for round_ in range(3):
         now[0] += 20.0
-        for client in ("a", "b"):
-            fields = {"client": client, "cut_layer": 1, "round": round_, "samples": 1}
-            monitor.observe("round", outliers=1, exit_loss=0.0, server_loss=0.0, **fields)
+        monitor.performed(BoundaryWork(round_, [], SharedWeights()), None, 0.1)
     assert value(monitor, "round_seconds_count") == 2.0
     assert value(monitor, "round_seconds_sum") == 40.0
-    assert value(monitor, "outlier_steps_total") == 6.0
+
+
+def test_outliers_are_counted() -> None:
+    monitor = Monitor()
+    for client, outliers in (("a", 1), ("b", 2)):
+        fields = {"client": client, "cut_layer": 1, "round": 0, "samples": 1}
+        monitor.observe("round", outliers=outliers, exit_loss=0.0, server_loss=0.0, **fields)
+    assert value(monitor, "outlier_steps_total") == 3.0
 
 
 def test_who_is_sent_away_and_who_is_lost_is_counted_by_reason() -> None:
