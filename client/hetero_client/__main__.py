@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -72,62 +72,40 @@ def _list_cuts(settings: ClientSettings) -> None:
 
 
 def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> None:
-    client_id = settings.resolved_client_id()
     status = link.status()
     plan = status.plan
     settings.require(plan)
+    client_id = settings.resolved_client_id()
     speak_as(client_id, plan.rounds)
     model = DeviceModel(plan, cut_layer, Compute(settings.device, plan.precision))
     shard = load_shard(settings, plan, *parse_shard(settings.shard), settings.cuts())
     test = load_test(settings.dataset, settings.data_dir, plan)
     steps = plan.steps_for(len(shard.labels))
     trainer = Trainer(plan, client_id, model, shard, steps)
+    identity = Identity(client_id, status.run.run_id, len(shard.labels))
     log.info(
         "joining run %s: cut layer %d, %d images, %d steps a round, %d rounds",
-        status.run.run_id,
-        cut_layer,
-        len(shard.labels),
-        steps,
-        plan.rounds,
+        *(identity.run_id, cut_layer, identity.shard_size, steps, plan.rounds),
     )
+    path = settings.run_dir or Path("runs") / client_id
     with (
-        RunDir(
-            settings.run_dir or Path("runs") / client_id, tensorboard=settings.tensorboard
-        ) as run_dir,
-        Progress(plan.rounds, client_id) as progress,
-        ExitStack() as stack,
+        RunDir(path, tensorboard=settings.tensorboard) as run_dir,
+        _watchers(settings, plan, identity, link) as watchers,
     ):
-        watchers: list[Watcher] = [progress]
-        if settings.http != "off":
-            about = {"client": client_id, "cut_layer": str(cut_layer), "run": status.run.run_id}
-            metrics = DeviceMetrics(about, link.traffic)
-            stack.enter_context(exposed(metrics, settings.http, insecure=settings.insecure))
-            watchers.append(metrics)
-        run_dir.write(SETTINGS_FILE, as_yaml(settings))
-        run_dir.write(PLAN_FILE, plan.model_dump_json(indent=2))
-        run_dir.event(
-            "joined",
-            run=status.run.run_id,
-            client=client_id,
-            cut_layer=cut_layer,
-            shard_size=len(shard.labels),
-            version=__version__,
-            torch=torch.__version__,
-        )
+        _write_beginning(run_dir, settings, plan, identity, cut_layer)
+        store = CheckpointStore(path / CHECKPOINTS, identity.run_id, model.fingerprint)
+        # What is not averaged, nobody else has.
+        seconds = settings.checkpoint_seconds if plan.averages_clients else 0.0
         Participation(
             plan,
-            Identity(client_id, status.run.run_id, len(shard.labels)),
+            identity,
             link,
             trainer,
             test,
             rule=settings.exit_rule,
             eval_samples=settings.eval_samples,
             run_dir=run_dir,
-            keeping=Keeping(
-                CheckpointStore(run_dir.path / CHECKPOINTS, status.run.run_id, model.fingerprint),
-                # What is not averaged, nobody else has.
-                settings.checkpoint_seconds if plan.averages_clients else 0.0,
-            ),
+            keeping=Keeping(store, seconds),
             watchers=watchers,
         ).run()
         metadata = {
@@ -138,7 +116,42 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
         run_dir.write(MODEL_FILE, model.weights().to_bytes(metadata))
         run_dir.event("finished", **link.traffic())
     link.leave()
-    log.info("done: weights and metrics are in %s", run_dir.path)
+    log.info("done: weights and metrics are in %s", path)
+
+
+@contextmanager
+def _watchers(
+    settings: ClientSettings, plan: Plan, identity: Identity, link: ServerLink
+) -> Iterator[list[Watcher]]:
+    """Who is told how it goes: the terminal, and whoever asks for metrics."""
+    with Progress(plan.rounds, identity.client_id) as progress:
+        if settings.http == "off":
+            yield [progress]
+            return
+        about = {
+            "client": identity.client_id,
+            "cut_layer": str(settings.cut_layer),
+            "run": identity.run_id,
+        }
+        metrics = DeviceMetrics(about, link.traffic)
+        with exposed(metrics, settings.http, insecure=settings.insecure):
+            yield [progress, metrics]
+
+
+def _write_beginning(
+    run_dir: RunDir, settings: ClientSettings, plan: Plan, identity: Identity, cut_layer: int
+) -> None:
+    run_dir.write(SETTINGS_FILE, as_yaml(settings))
+    run_dir.write(PLAN_FILE, plan.model_dump_json(indent=2))
+    run_dir.event(
+        "joined",
+        run=identity.run_id,
+        client=identity.client_id,
+        cut_layer=cut_layer,
+        shard_size=identity.shard_size,
+        version=__version__,
+        torch=torch.__version__,
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import uvicorn
+from starlette.applications import Starlette
 
 from hetero_common.credentials import certificates_for, is_loopback, read_certificates
 from hetero_common.errors import SettingsError
@@ -66,20 +67,7 @@ async def page(
     if certs is not None:
         read_certificates(certs, "server")
     bound = _bind_anywhere(address) if http == "auto" else _bind(address)
-    server = _Embedded(
-        uvicorn.Config(
-            site,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            server_header=False,
-            limit_concurrency=_MOST_CONNECTIONS,
-            ssl_certfile=None if certs is None else certs / "server.pem",
-            ssl_keyfile=None if certs is None else certs / "server.key",
-        )
-    )
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    server = _embedded(site, certs)
     task = asyncio.create_task(server.serve(sockets=[bound]))
     host, port = address.rpartition(":")[0], bound.getsockname()[1]
     try:
@@ -96,6 +84,23 @@ class _Embedded(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _embedded(site: Starlette, certs: Path | None) -> _Embedded:
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    return _Embedded(
+        uvicorn.Config(
+            site,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            limit_concurrency=_MOST_CONNECTIONS,
+            ssl_certfile=None if certs is None else certs / "server.pem",
+            ssl_keyfile=None if certs is None else certs / "server.key",
+        )
+    )
 
 
 def _require_guard(http: str, *, is_local: bool, tokens: Path | None, insecure: bool) -> None:
