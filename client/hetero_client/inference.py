@@ -56,6 +56,7 @@ class Inference:
         self._model = model
         self._predict = predict
         self._rule = rule
+        self._is_alone = False
 
     def answer(self, images: Tensor) -> list[Answer]:
         """Answer a batch of uint8 images (B, 3, S, S); what is not sure goes out in one request."""
@@ -68,12 +69,19 @@ class Inference:
             try:
                 answers = list(self._predict(iter([activation[offloaded]])))
                 probabilities[offloaded] = torch.cat(answers)
+                self._is_alone = False
             except ServerUnreachable as error:
-                log.warning("answering from the exit: %s", error)
+                self._tell(error)
                 sources = [Source.EXIT if sure else Source.DEGRADED for sure in local.tolist()]
         confidence, label = probabilities.max(dim=1)
         rows = zip(label.tolist(), confidence.tolist(), uncertainty.tolist(), sources, strict=True)
         return [Answer(*row) for row in rows]
+
+    def _tell(self, error: ServerUnreachable) -> None:
+        """Once, and not with each batch, until the server has answered again."""
+        level = logging.DEBUG if self._is_alone else logging.WARNING
+        log.log(level, "answering from the exit: %s", error)
+        self._is_alone = True
 
 
 def in_batches(images: Tensor, rows: int) -> Iterator[Tensor]:

@@ -36,8 +36,7 @@ def stage(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 def draw(shape: str, random: np.random.Generator) -> Image.Image:
     """One shape, anywhere, of any size and colour."""
-    noise = random.integers(0, 120, (SIZE, SIZE, 3), dtype=np.uint8)
-    image = Image.fromarray(noise)
+    image = Image.fromarray(random.integers(0, 120, (SIZE, SIZE, 3), dtype=np.uint8))
     radius = float(random.uniform(5, 9))
     x, y = (float(random.uniform(radius, SIZE - radius)) for _ in "xy")
     colour = tuple(int(value) for value in random.integers(130, 255, 3))
