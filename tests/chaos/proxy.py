@@ -214,10 +214,10 @@ class Proxy:
 
     async def _write(self, data: bytes, connection: _Connection, way: Way) -> None:
         rest, is_cut = self._before_cut(data, way)
+        self.passed[way] += len(rest)  # before: who has received them may look
         with contextlib.suppress(OSError):
             connection.ends[way].write(rest)
             await connection.ends[way].drain()
-        self.passed[way] += len(rest)
         if is_cut:
             self._close_all()
             with self._changed:
