@@ -11,6 +11,7 @@ process that does neither runs into pytest's own timeout, and is killed on the w
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sysconfig
 from collections.abc import Callable, Mapping
@@ -111,6 +112,12 @@ class Process:
         self._process.communicate()
         if kind is not None:  # pytest shows it beside the failure
             print(f"--- {' '.join(self._command)}\n{self._stderr.read_text()}")
+
+
+def free_address() -> str:
+    """HOST:PORT on loopback that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return "{}:{}".format(*free.getsockname())
 
 
 Launch = Callable[..., Process]

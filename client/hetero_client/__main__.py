@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from hetero_client.cuts import cut_table, render
 from hetero_client.device_model import DeviceModel
@@ -27,7 +26,7 @@ from hetero_client.stopping import stoppable
 from hetero_client.trainer import Trainer
 from hetero_client.transport import ServerLink
 from hetero_common.checkpoints import CHECKPOINTS, CheckpointStore
-from hetero_common.command import run_command
+from hetero_common.command import run_command, wide_console
 from hetero_common.compute import Compute
 from hetero_common.errors import SettingsError
 from hetero_common.logs import speak_as
@@ -66,9 +65,8 @@ def _run(settings: ClientSettings) -> None:
 def _list_cuts(settings: ClientSettings) -> None:
     plan = Plan.model_validate(settings.expected())
     model = build_model(plan.model, num_classes=plan.classes, width=plan.width, stem=plan.stem)
-    Console(width=None if sys.stdout.isatty() else 140).print(
-        render(cut_table(model, plan.image_size, plan.classes, plan.exit_head))
-    )
+    rows = cut_table(model, plan.image_size, plan.classes, plan.exit_head)
+    wide_console().print(render(rows))
 
 
 def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> None:
@@ -92,7 +90,7 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
         RunDir(path, tensorboard=settings.tensorboard) as run_dir,
         _watchers(settings, plan, identity, link) as watchers,
     ):
-        _write_beginning(run_dir, settings, plan, identity, cut_layer)
+        _write_beginning(run_dir, settings, plan, identity)
         store = CheckpointStore(path / CHECKPOINTS, identity.run_id, model.fingerprint)
         # What is not averaged, nobody else has.
         seconds = settings.checkpoint_seconds if plan.averages_clients else 0.0
@@ -139,7 +137,7 @@ def _watchers(
 
 
 def _write_beginning(
-    run_dir: RunDir, settings: ClientSettings, plan: Plan, identity: Identity, cut_layer: int
+    run_dir: RunDir, settings: ClientSettings, plan: Plan, identity: Identity
 ) -> None:
     run_dir.write(SETTINGS_FILE, as_yaml(settings))
     run_dir.write(PLAN_FILE, plan.model_dump_json(indent=2))
@@ -147,7 +145,7 @@ def _write_beginning(
         "joined",
         run=identity.run_id,
         client=identity.client_id,
-        cut_layer=cut_layer,
+        cut_layer=settings.cut_layer,
         shard_size=identity.shard_size,
         version=__version__,
         torch=torch.__version__,

@@ -10,13 +10,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from hetero_client.settings import StatusSettings
 from hetero_client.transport import ServerLink
-from hetero_common.command import run_command
+from hetero_common.command import run_command, wide_console
 from hetero_common.status import MemberStatus, RunStatus
 
 _NONE = "-"
@@ -38,7 +37,7 @@ def _run(settings: StatusSettings) -> None:
     if settings.output == "json":
         print(json.dumps(asdict(run)))
         return
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = wide_console()
     console.print(Text(_headline(run)), soft_wrap=True)
     if run.members:
         console.print(_table(run.members))

@@ -8,12 +8,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
+from rich.console import Console
+
 from hetero_common import settings
 from hetero_common.about import told
 from hetero_common.errors import HeteroError, SettingsError
 from hetero_common.logs import start_logging
 from hetero_common.process import keep_freed_memory, limit_threads
 from hetero_common.settings import S
+
+_WIDE = 140
 
 
 def run_command(
@@ -40,3 +44,8 @@ def run_command(
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def wide_console() -> Console:
+    """For wide tables: as wide as the terminal, or, in a file or a pipe, as they need."""
+    return Console(width=None if sys.stdout.isatty() else _WIDE)

@@ -104,7 +104,6 @@ class Host:
             settings.strategy,
             limits=settings,
             patience=settings.patience,
-            monitor=self.monitor,
         )
         self._front.serve(service)
         speak_as("server", engine.plan.rounds)

@@ -64,7 +64,7 @@ class Runner:
         heartbeat: Seconds between two signs of life on a training stream.
         attendance: Sees to it that nobody is waited for in vain; None: everybody is.
         idle_timeout: Seconds without a single client after which the run is over.
-        monitor: Told how long everything took.
+        monitor: Told what happens, and how long everything took.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Runner:
         """Why the run was left off before its end; empty if it was not."""
         self._attendance = attendance
         self._idle_timeout = idle_timeout
-        self._monitor = monitor or Monitor()
+        self.monitor = monitor or Monitor()
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
 
@@ -100,7 +100,7 @@ class Runner:
             outcome = await self.compute.run(partial(self.engine.perform, work))
             seconds = time.perf_counter() - began
             self.engine.settle(work, outcome)
-            self._monitor.performed(work, outcome, seconds)
+            self.monitor.performed(work, outcome, seconds)
             enter_round(self.engine.round)
             self.changed()
 

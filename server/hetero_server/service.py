@@ -29,7 +29,6 @@ from hetero_server.access import Caller
 from hetero_server.engine import Engine
 from hetero_server.limits import PerMinute
 from hetero_server.members import Ack, Batch, Member, MemberState
-from hetero_server.monitoring.monitor import Monitor
 from hetero_server.pulse import Pulse
 from hetero_server.receiving import Receiver
 from hetero_server.runner import Runner
@@ -46,12 +45,11 @@ class HeteroSplitService:
     """One method per RPC of hetero_splitee.v1.HeteroSplit.
 
     Args:
-        runner: Drives the engine.
+        runner: Drives the engine; its monitor is told what comes and goes.
         run_id: Names the run to clients and in their records.
         strategy: Its name, for the status.
         limits: How much clients may ask for.
         patience: Seconds of silence that end a stream of predictions or weights.
-        monitor: Told what comes and goes, and asked for the status.
     """
 
     def __init__(
@@ -61,12 +59,11 @@ class HeteroSplitService:
         strategy: str,
         limits: LimitSettings = LimitSettings(),  # noqa: B008 - frozen
         patience: float = math.inf,
-        monitor: Monitor | None = None,
     ) -> None:
         self.runner = runner
         self._engine: Engine = runner.engine
         self._run_id = run_id
-        self._monitor = monitor or Monitor()
+        self._monitor = runner.monitor
         self._metrics = self._monitor.metrics
         self._monitor.watch(runner.engine, run_id, strategy)
         registrations = PerMinute(limits.max_registrations, limits.max_registrations_per_client)

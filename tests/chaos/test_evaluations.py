@@ -5,6 +5,7 @@ By then its clients are in the middle of the next round, with weights of their o
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 STEPS, BATCH = 60, 16
 EVALUATED = 2
 """The first round that is evaluated, and the first that is saved."""
-AGREED = (*MODEL, "--steps-per-round", str(STEPS), "--rounds", "5", "--eval-every", "3")
+AGREED = (
+    *(*MODEL, "--steps-per-round", str(STEPS), "--rounds", "5"),
+    *("--eval-every", "3", "--order", "interleaved"),
+)
 
 
 def wait_until_all_train_round(address: str, round_: int) -> None:
@@ -33,19 +37,18 @@ def wait_until_all_train_round(address: str, round_: int) -> None:
             begun = [member.samples > round_ * STEPS * BATCH for member in status.members]
             if status.round == round_ and all(begun):
                 return
+            time.sleep(0.005)
 
 
 def test_a_server_that_is_killed_in_the_round_after_an_evaluation(
     simulate: Simulate, launch: Launch, tmp_path: Path
 ) -> None:
-    agreed = (*AGREED, "--order", "interleaved")
-    undisturbed = simulated(simulate, agreed)
+    undisturbed = simulated(simulate, AGREED)
     with ExitStack() as stack:
-        fleet = Fleet(launch, tmp_path, stack, agreed)
+        fleet = Fleet(launch, tmp_path, stack, AGREED)
         wait_until_all_train_round(fleet.address, EVALUATED + 1)
         fleet.kill_server()
-        fleet.finish()
+        require_same(fleet, undisturbed)
         assert [e["round"] for e in events(fleet.run, "resumed")] == [EVALUATED]
         evaluated = events(fleet.run, "evaluation", round=EVALUATED, client="client-1")
         assert len(evaluated) == 2, "it was killed after the first one"
-        require_same(fleet, undisturbed)

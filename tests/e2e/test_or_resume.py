@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import socket
-import time
 from pathlib import Path
 
+from chaos.fleet import events, wait_for
 from e2e.commands import SMALL
-from hetero_common.rundir import MODEL_FILE, read_events
-from processes import Launch
+from hetero_common.rundir import MODEL_FILE
+from processes import Launch, free_address
 
 CLIENT = ("--dataset", "digits", "--cut-layer", "2", "--client-id", "board-1")
 
 
 def test_the_same_command_starts_resumes_and_serves(launch: Launch, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     command = (
         *("hetero-server", "--listen", address, "--run-dir", str(run), "--or-resume"),
         *("--rounds", "40", "--steps-per-round", "20", "--checkpoint-seconds", "0", *SMALL),
@@ -26,8 +24,7 @@ def test_the_same_command_starts_resumes_and_serves(launch: Launch, tmp_path: Pa
     of_client = ("--server", address, "--run-dir", str(client_run), *CLIENT)
     with launch(*command) as server, launch("hetero-client", *of_client) as client:
         assert server.address == address
-        while not any(event["event"] == "round" for event in events(run)):
-            time.sleep(0.05)
+        wait_for(run, "round")
         server.kill()
         assert not (run / MODEL_FILE).exists()
         with launch(*command, "--then-serve") as again:
@@ -39,7 +36,7 @@ def test_the_same_command_starts_resumes_and_serves(launch: Launch, tmp_path: Pa
             with launch("hetero-infer", *infer, "--threshold", "-1", "--output", "json") as asked:
                 answers = [json.loads(line) for line in asked.finish().stdout.splitlines()]
     assert {answer["source"] for answer in answers} == {"server"}
-    assert [e["event"] for e in events(run)].count("resumed") == 1
+    assert len(events(run, "resumed")) == 1
     with launch(*command, "--no-then-serve") as over:
         finished = over.finish()
     assert finished.code == 0
@@ -52,7 +49,3 @@ def test_it_takes_a_run_directory(launch: Launch) -> None:
         finished = server.finish()
     assert finished.code == 2
     assert "--run-dir" in finished.stderr
-
-
-def events(run: Path) -> list[dict[str, object]]:
-    return read_events(run) if (run / "metrics.jsonl").exists() else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from processes import free_address
 from web.stage import Stage
 
 pytestmark = pytest.mark.web
@@ -41,8 +41,7 @@ def test_promtool_finds_nothing_to_say_about_a_live_run(stage: Stage) -> None:
 
 
 def test_a_prometheus_answers_which_round_it_is(stage: Stage, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     target = urllib.parse.urlsplit(stage.url).netloc
     scrape = {"job_name": "hetero-server", "static_configs": [{"targets": [target]}]}
     config = {

@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hetero_common.errors import RefusedInput
 from hetero_server.members import MemberState
-from hetero_server.monitoring.monitor import Monitor
 from server.engine_run import Run
+from server.monitoring.told import watched
 
 ROOT = Path(__file__).parents[3]
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboard.json"
@@ -29,10 +29,7 @@ def families() -> set[str]:
     run.join("b")
     run.round("a", "b")
     run.engine.detach("b", MemberState.STALE)
-    monitor = Monitor(series=10)
-    monitor.watch(run.engine, "run-1", "mixed")
-    for event, fields in run.events:
-        monitor.observe(event, **fields)
+    monitor = watched(run)
     monitor.observe("checkpoint", round=0, failed=None)
     monitor.metrics.refused(RefusedInput("no"))
     text = generate_latest(monitor.metrics.registry).decode()

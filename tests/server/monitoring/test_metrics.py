@@ -15,17 +15,9 @@ from hetero_server.monitoring.monitor import Monitor
 from hetero_server.shared import SharedWeights
 from hetero_server.work import BoundaryWork
 from server.engine_run import Run, a_batch
+from server.monitoring.told import watched
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def watched(run: Run, series: int = 50) -> Monitor:
-    """A monitor that was told everything that has happened so far."""
-    monitor = Monitor(series)
-    monitor.watch(run.engine, "run-1", "mixed")
-    for event, fields in run.events:
-        monitor.observe(event, **fields)
-    return monitor
 
 
 def samples(monitor: Monitor) -> Samples:

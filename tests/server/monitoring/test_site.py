@@ -17,6 +17,7 @@ from hetero_server.monitoring.monitor import Monitor
 from hetero_server.monitoring.serving import page
 from hetero_server.monitoring.site import build_site
 from server.engine_run import Run
+from server.monitoring.told import watched
 
 
 def a_visitor(monitor: Monitor | None = None, **doors: object) -> TestClient:
@@ -27,11 +28,7 @@ def a_visitor(monitor: Monitor | None = None, **doors: object) -> TestClient:
 def a_monitor() -> Monitor:
     run = Run(clients=2)
     run.join("<script>alert(1)</script>", cut_layer=2)
-    monitor = Monitor()
-    monitor.watch(run.engine, "run-1", "mixed")
-    for event, fields in run.events:
-        monitor.observe(event, **fields)
-    return monitor
+    return watched(run)
 
 
 def a_token_file(folder: Path) -> Path:
