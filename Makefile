@@ -93,7 +93,7 @@ cifar10: $(READY)  ## real CIFAR-10, both strategies and centralized (half an ho
 	$(BIN)/python benchmarks/cifar10.py --zip $(CIFAR10_ZIP)
 
 certs: $(READY)  ## certificates in DIR: make certs DIR=certs SERVER=host CLIENTS="board-1 board-2"
-	$(BIN)/python -m hetero_server.certs $(DIR) $(if $(SERVER),--server $(SERVER)) $(CLIENTS:%=--client %)
+	$(BIN)/python -m hetero_server.auth.certs $(DIR) $(if $(SERVER),--server $(SERVER)) $(CLIENTS:%=--client %)
 
 clean:  ## forget builds and environments, keep runs
 	rm -rf $(VENV) build dist

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from hetero_common.rundir import read_events
+from hetero_common.records.rundir import read_events
 from hetero_lab.fleet import Fleet
 
 CUT_LAYERS = (3, 4, 5)
@@ -87,7 +87,14 @@ def _curves(out: Path, data: dict[str, Any], clients: list[str]) -> dict[str, An
     with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None, "it is piped"
         address = server.stdout.readline().removeprefix("listening on ").strip()
-        infer = [*python, "hetero_client.infer", "--server", address, "--curve", "--output=json"]
+        infer = [
+            *python,
+            "hetero_client.commands.infer",
+            "--server",
+            address,
+            "--curve",
+            "--output=json",
+        ]
         infer += ["--dataset", str(data["dataset"])]
         try:
             return {

@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from measure import SEED, Result
 
-from hetero_common.codec import ITEM_BYTES, round_trip
+from hetero_common.tensors.codec import ITEM_BYTES, round_trip
 
 _SHAPE = (64, 16, 32, 32)  # 4 MiB of fp32
 _PASSES = 30

@@ -20,10 +20,10 @@ import psutil
 import torch
 from measure import SEED, Result
 from null_run import NullClient, null_engine, served
-
-from hetero_server.engine import Engine
-from hetero_server.members import Batch
 from processes import Process, wait_for_round
+
+from hetero_server.run.engine import Engine
+from hetero_server.run.member import Batch
 
 _EARLY, _LATE = 10, 100
 _ROUNDS = _LATE + 10  # the end of a run, with its evaluation, comes after the last sample

@@ -16,19 +16,19 @@ import torch
 from measure import SEED
 from torch import Tensor
 
-from hetero_client.transport import ServerLink
-from hetero_common.aggregation import LayerStates
-from hetero_common.control import RoundDone, StartRound
+from hetero_client.link.transport import ServerLink
+from hetero_common.agreement.control import RoundDone, StartRound
+from hetero_common.agreement.plan import Plan
 from hetero_common.errors import RefusedInput
-from hetero_common.plan import Plan
-from hetero_server.engine import Engine
-from hetero_server.front import Front
-from hetero_server.initial import InitialModel
-from hetero_server.orders import arrival
+from hetero_common.tensors.aggregation import LayerStates
+from hetero_server.learning.initial_model import InitialModel
+from hetero_server.learning.strategies import ClientBatch
+from hetero_server.learning.suffix import StepResult
+from hetero_server.net.listener import Front
+from hetero_server.net.service import HeteroSplitService
+from hetero_server.run.engine import Engine
+from hetero_server.run.orders import arrival
 from hetero_server.runner import ComputeThread, Runner
-from hetero_server.service import HeteroSplitService
-from hetero_server.strategies import ClientBatch
-from hetero_server.suffix import StepResult
 
 CUT_LAYER = 3
 BATCH = 64

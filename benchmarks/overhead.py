@@ -19,7 +19,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from measure import SEED, Result
-
 from processes import Process, wait_for_round
 
 _STEPS_PER_ROUND = 5

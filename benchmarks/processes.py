@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from hetero_common.rundir import METRICS_FILE, read_events
+from hetero_common.records.rundir import METRICS_FILE, read_events
 
 _READY = "listening on "
 _POLL_SECONDS = 0.01

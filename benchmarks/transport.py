@@ -20,9 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from measure import Result
-from transport_ends import STEPS
-
 from processes import Process
+from transport_ends import STEPS
 
 _TURNS = 8  # of each system in a repeat
 _ENDS = str(Path(__file__).with_name("transport_ends.py"))

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import torch
 from null_run import SHAPE, NullClient, batch, null_engine, served
 
-from hetero_common.process import keep_freed_memory
+from hetero_common.compute.process import keep_freed_memory
 from hetero_splitee.v1 import service_pb2 as pb
 from hetero_splitee.v1 import service_pb2_grpc
 

@@ -29,22 +29,52 @@ MAY_IMPORT = {
     "hetero_client": {"hetero_common", "hetero_splitee"},
     "hetero_lab": {"hetero_common", "hetero_server", "hetero_client"},
 }
-KNOW_THE_WIRE = {
-    "hetero_common.credentials",
-    "hetero_common.frames",
-    "hetero_common.wire",
-    "hetero_common.rpc",
-    "hetero_server.front",
-    "hetero_server.guard",
-    "hetero_server.health",
-    "hetero_server.service",
-    "hetero_client.calls",
-    "hetero_client.stream",
-    "hetero_client.transport",
+FLOORS = {
+    "hetero_common": (
+        "errors version",
+        "compute models tensors",
+        "agreement",
+        "records wire",
+        "settings",
+        "about",
+        "command",
+    ),
+    "hetero_client": (
+        "data progress stopping",
+        "device_metrics device_model",
+        "exits link",
+        "settings training",
+        "commands",
+        "__main__",
+    ),
+    "hetero_server": (
+        "auth learning presets",
+        "run",
+        "settings stragglers",
+        "build monitoring",
+        "runner",
+        "net",
+        "host",
+        "__main__",
+    ),
+    "hetero_lab": (
+        "reading settings",
+        "report resuming simulation",
+        "methods",
+        "__main__ fleet reference",
+    ),
 }
+"""The rooms of each package, and the modules beside them, from the ground up.
+
+A room imports rooms of lower floors only; those of one floor do not know each other.
+"""
+KNOW_GRPC = ("hetero_common.wire", "hetero_server.net", "hetero_client.link")
+"""All that knows gRPC and the messages; `hetero_server.auth` knows the type of a call's context."""
+NOT_IN_A_RUN = {"asyncio", "threading", "concurrent", "queue", "multiprocessing", "time", "socket"}
 KNOW_TORCHVISION = {"hetero_client.data.torchvision_shim"}
 KNOW_MATPLOTLIB = {"hetero_lab.report.drawing"}
 KNOW_THE_WEB = {"hetero_server.monitoring.serving", "hetero_server.monitoring.site"}
+MOST_MODULES, MOST_LINES, MOST_LINES_OF_A_FUNCTION = 15, 400, 60
 UNHEARD_OF = re.compile(r"\b(pickle|torch\.load|eval|exec|allow_pickle)\b")
 """Words that stand nowhere in the packages, comments included, so that a plain grep is proof."""
 RUN_FOREIGN_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
@@ -52,7 +82,7 @@ RUN_FOREIGN_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shel
 
 @dataclass(frozen=True)
 class Import:
-    """One imported name, such as `torch.nn`, or `hetero_common.wire` for `from ... import wire`.
+    """One imported name: `torch.nn`, or `hetero_common.wire` for `from hetero_common import wire`.
 
     Attributes:
         runs_first: It stands at the top of the module, so the other module is imported before.
@@ -70,10 +100,20 @@ class Import:
 class Module:
     name: str
     tree: ast.Module
+    path: Path
 
     @property
     def package(self) -> str:
         return self.name.partition(".")[0]
+
+    @property
+    def room(self) -> str:
+        return room_of(self.name)
+
+
+def room_of(name: str) -> str:
+    """The folder of its package that a module is in, or the module itself beside the folders."""
+    return "".join(name.split(".")[1:2])
 
 
 def read_modules() -> Iterator[Module]:
@@ -81,7 +121,8 @@ def read_modules() -> Iterator[Module]:
         for path in sorted((root / package).rglob("*.py")):
             parts = path.relative_to(root).with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-            yield Module(name, ast.parse(path.read_text(encoding="utf-8"), str(path)))
+            tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+            yield Module(name, tree, path)
 
 
 MODULES = list(read_modules())
@@ -151,10 +192,44 @@ def test_a_house_imports_only_the_houses_below_it(module: Module) -> None:
     assert houses - {module.package} <= MAY_IMPORT[module.package]
 
 
+@pytest.mark.parametrize("package", FLOORS)
+def test_each_room_has_its_floor(package: str) -> None:
+    named = [room for floor in FLOORS[package] for room in floor.split()]
+    rooms = {module.room for module in OWN if module.package == package and module.room}
+    assert len(named) == len(set(named))
+    assert set(named) == rooms
+
+
 @each_own_module
-def test_the_wire_is_known_at_the_doors_only(module: Module) -> None:
+def test_a_room_imports_only_rooms_of_lower_floors(module: Module) -> None:
+    floors = {room: i for i, floor in enumerate(FLOORS[module.package]) for room in floor.split()}
+    rooms = {
+        room_of(entry.name)
+        for entry in imports(module.tree)
+        if entry.package == module.package and entry.name in NAMES
+    } - {module.room, ""}
+    above = {room for room in rooms if floors[room] >= floors.get(module.room, -1)}
+    assert not above, f"{module.room} is on floor {floors.get(module.room)}"
+
+
+@each_own_module
+def test_grpc_is_known_at_the_doors_only(module: Module) -> None:
     wire = {entry.name for entry in imports(module.tree) if is_wire(entry)}
-    assert not wire or module.name in KNOW_THE_WIRE
+    assert not wire or module.name.startswith(KNOW_GRPC)
+
+
+@each_own_module
+def test_a_run_knows_no_wire_no_thread_and_no_clock(module: Module) -> None:
+    if f"{module.package}.{module.room}" in ("hetero_server.run", "hetero_server.learning"):
+        known = {entry.package for entry in imports(module.tree)}
+        assert known.isdisjoint(NOT_IN_A_RUN)
+
+
+@each_own_module
+def test_a_device_knows_its_link_by_the_protocol_only(module: Module) -> None:
+    if module.name.startswith(tuple(f"hetero_client.{r}." for r in ("data", "exits", "training"))):
+        link = {e.name for e in imports(module.tree) if e.name.startswith("hetero_client.link")}
+        assert link <= {"hetero_client.link.protocol"}
 
 
 def is_wire(entry: Import) -> bool:
@@ -205,7 +280,7 @@ def test_the_bench_loads_no_grpc() -> None:
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.split())
     assert loaded >= set(modules)
-    assert not loaded & {"grpc", "hetero_common.rpc", "hetero_splitee"}
+    assert not loaded & {"grpc", "hetero_common.wire.rpc", "hetero_splitee"}
 
 
 TRAIN = """
@@ -226,17 +301,30 @@ def test_training_loads_no_compiler(optimizer: str, tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
+@pytest.mark.parametrize("folder", sorted({module.path.parent for module in OWN}), ids=str)
+def test_a_folder_can_be_looked_over(folder: Path) -> None:
+    assert len(list(folder.glob("*.py"))) <= MOST_MODULES
+
+
+@each_own_module
+def test_files_and_functions_are_of_one_idea(module: Module) -> None:
+    assert len(module.path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < MOST_LINES_OF_A_FUNCTION, node.name
+
+
 # The tables, and what the rules can see.
 
 
 def test_the_tables_name_modules_that_exist() -> None:
     assert {module.package for module in MODULES} == set(HOUSES) == set(MAY_IMPORT)
-    assert NAMES >= KNOW_THE_WIRE | KNOW_TORCHVISION | KNOW_MATPLOTLIB | KNOW_THE_WEB
+    assert NAMES >= KNOW_TORCHVISION | KNOW_MATPLOTLIB | KNOW_THE_WEB
 
 
-def test_doors_that_no_longer_know_the_wire_are_struck_off() -> None:
-    know = {m.name for m in OWN if any(is_wire(entry) for entry in imports(m.tree))}
-    assert know == KNOW_THE_WIRE
+@pytest.mark.parametrize("door", KNOW_GRPC)
+def test_doors_that_no_longer_know_grpc_are_struck_off(door: str) -> None:
+    assert any(is_wire(e) for m in OWN if m.name.startswith(door) for e in imports(m.tree))
 
 
 SAMPLE = """
@@ -253,7 +341,7 @@ except ImportError:
     import numpy
 
 def late():
-    from hetero_server.engine import Engine
+    from hetero_server.run.engine import Engine
 """
 
 
@@ -266,7 +354,7 @@ def test_an_import_is_seen_wherever_it_stands() -> None:
         Import("json", runs_first=False),
         Import("scipy", runs_first=True),
         Import("numpy", runs_first=True),
-        Import("hetero_server.engine", runs_first=False),
+        Import("hetero_server.run.engine", runs_first=False),
     }
 
 

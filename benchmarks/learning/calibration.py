@@ -21,19 +21,18 @@ from run import TABLES
 from subsets import subset
 from torch import Tensor
 
-from hetero_client.calibration import Calibration
+from hetero_client.data.shard import Shard, load_test
 from hetero_client.device_model import DeviceModel
-from hetero_client.early_exit import UNCERTAINTY, Answers
-from hetero_client.evaluation import ask_both
-from hetero_client.shards import load_test
-from hetero_client.thresholds import Target, for_offload, lost_images
-from hetero_client.trainer import Shard
-from hetero_common.codec import round_trip
-from hetero_common.compute import Compute
-from hetero_common.rundir import read_events
-from hetero_common.weights import read_file
-from hetero_server.initial import InitialModel, load_run
-from hetero_server.suffix import Suffix
+from hetero_client.exits.chosen_threshold import Calibration
+from hetero_client.exits.evaluation import ask_both
+from hetero_client.exits.rule import UNCERTAINTY, Answers
+from hetero_client.exits.thresholds import Target, for_offload, lost_images
+from hetero_common.compute.device import Compute
+from hetero_common.records.rundir import read_events
+from hetero_common.tensors.codec import round_trip
+from hetero_common.tensors.weights import read_file
+from hetero_server.learning.initial_model import InitialModel, load_run
+from hetero_server.learning.suffix import Suffix
 
 _TARGETS = (
     Target("offload", 0.3),

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from hetero_common.rundir import METRICS_FILE, PLAN_FILE, SETTINGS_FILE, read_events
+from hetero_common.records.rundir import METRICS_FILE, PLAN_FILE, SETTINGS_FILE, read_events
 
 _OF_LAST_TEST = ("curve", "exit_class_accuracy", "server_class_accuracy")
 

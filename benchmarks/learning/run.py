@@ -25,14 +25,14 @@ import yaml
 from records import keep
 from subsets import subset
 
-from hetero_common.checkpoints import CHECKPOINTS
-from hetero_common.rundir import SETTINGS_FILE
+from hetero_common.records.checkpoints import CHECKPOINTS
+from hetero_common.records.rundir import SETTINGS_FILE
 from hetero_common.settings import as_yaml, load
 from hetero_lab.methods import METHODS
-from hetero_lab.report.grouping import group
+from hetero_lab.reading.grouping import group
+from hetero_lab.reading.reader import read_run
+from hetero_lab.reading.run import Run
 from hetero_lab.report.making import compare
-from hetero_lab.report.reading import read_run
-from hetero_lab.report.records import Run
 from hetero_lab.report.tables import Table, results_table
 from hetero_lab.resuming import decisive
 from hetero_lab.settings import SimulationSettings

@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, get_args, get_origin
 
-from hetero_common.rundir import read_events
+from hetero_common.records.rundir import read_events
 from hetero_lab.__main__ import main as simulate
 from hetero_lab.report.command import main as report
 from hetero_lab.settings import SimulationSettings

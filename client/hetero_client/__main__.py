@@ -14,26 +14,26 @@ from pathlib import Path
 
 import torch
 
-from hetero_client.cuts import cut_table, render
+from hetero_client.commands.cuts import cut_table, render
+from hetero_client.data.partition import parse_shard
+from hetero_client.data.shard import load_shard, load_test
+from hetero_client.device_metrics import DeviceMetrics, exposed
 from hetero_client.device_model import DeviceModel
-from hetero_client.keeping import Keeping
-from hetero_client.metrics import DeviceMetrics, exposed
-from hetero_client.participation import Identity, Participation
+from hetero_client.link.transport import ServerLink
 from hetero_client.progress import Progress, Watcher
 from hetero_client.settings import ClientSettings
-from hetero_client.shards import load_shard, load_test
 from hetero_client.stopping import stoppable
-from hetero_client.trainer import Trainer
-from hetero_client.transport import ServerLink
-from hetero_common.checkpoints import CHECKPOINTS, CheckpointStore
+from hetero_client.training.checkpointing import Keeping
+from hetero_client.training.participation import Identity, Participation
+from hetero_client.training.trainer import Trainer
+from hetero_common.agreement.plan import Plan
 from hetero_common.command import run_command, wide_console
-from hetero_common.compute import Compute
+from hetero_common.compute.device import Compute
 from hetero_common.errors import SettingsError
-from hetero_common.logs import speak_as
 from hetero_common.models import build_model
-from hetero_common.partition import parse_shard
-from hetero_common.plan import Plan
-from hetero_common.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE, RunDir
+from hetero_common.records.checkpoints import CHECKPOINTS, CheckpointStore
+from hetero_common.records.logs import speak_as
+from hetero_common.records.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE, RunDir
 from hetero_common.settings import as_yaml
 from hetero_common.version import __version__
 

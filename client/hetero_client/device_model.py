@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hetero_common import normalization
-from hetero_common.compute import Compute
-from hetero_common.exits import build_exit
-from hetero_common.models import build_model
-from hetero_common.plan import Plan
-from hetero_common.split import activation_shapes, fingerprint, split_model
-from hetero_common.weights import Weights, layer_states, load_states, numbered
+from hetero_common.agreement.plan import Plan
+from hetero_common.compute.device import Compute
+from hetero_common.models import build_model, normalization
+from hetero_common.models.exits import build_exit
+from hetero_common.models.split import activation_shapes, fingerprint, split_model
+from hetero_common.tensors.weights import Weights, layer_states, load_states, numbered
 
 
 class DeviceModel:

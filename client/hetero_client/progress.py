@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from hetero_common.control import Evaluation, RoundDone
-from hetero_common.logs import RoundLines
+from hetero_common.agreement.control import Evaluation, RoundDone
+from hetero_common.records.logs import RoundLines
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Settings of hetero-client and hetero-infer, and the data settings that the simulator shares."""
+"""Settings of hetero-client, hetero-infer and hetero-status."""
 
 from __future__ import annotations
 
@@ -10,58 +10,18 @@ from pydantic import BaseModel, Field, SecretStr, field_validator, model_validat
 from pydantic_settings import CliPositionalArg
 from typing_extensions import Self
 
-from hetero_client.early_exit import DEFAULT_RULE, Criterion, ExitRule
-from hetero_client.thresholds import Target
-from hetero_common.dealing import Dealing
+from hetero_client.data.partition import parse_cuts, parse_shard
+from hetero_client.data.settings import DataSettings
+from hetero_client.exits.rule import DEFAULT_RULE, Criterion
+from hetero_client.exits.settings import ExitSettings
+from hetero_client.exits.thresholds import Target
+from hetero_common.agreement.plan import Plan
 from hetero_common.errors import SettingsError
 from hetero_common.models.factory import is_factory
-from hetero_common.partition import MIN_SHARD_SIZE, parse_cuts, parse_shard
-from hetero_common.plan import Plan
 from hetero_common.settings import Settings, host_and_port
 
 _OF_THE_SERVER = frozenset({"tokens"})
 """Could be taken for a misspelt `token`."""
-
-
-class DataSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
-    """Which images, and how they are dealt out."""
-
-    dataset: str = "cifar10"
-    """cifar10, cifar100, stl10, digits, or folder:PATH of an image folder or a .zip of one."""
-    data_dir: Path = Path("data")
-    """Where cifar10, cifar100 and stl10 are kept, or downloaded to on first use."""
-    partition: Literal["iid", "dirichlet"] = "iid"
-    """How the training images are dealt out to shards: evenly, or with label skew."""
-    alpha: float = Field(0.5, gt=0)
-    """Concentration of the dirichlet partition; the lower, the more skewed."""
-    min_shard: int = Field(MIN_SHARD_SIZE, ge=MIN_SHARD_SIZE)
-    """Images that each shard gets at least, at the cost of the largest; the run's batch size, and
-    what --validation holds out on top of it, lets every shard fill a batch."""
-    size_spread: float = Field(0.0, ge=0, le=5)
-    """Spread of the shards' sizes, the standard deviation of their logarithm; 0: as the partition
-    has them."""
-    cut_skew: float = Field(0.0, ge=0, le=1)
-    """Share of the images that go by their class to the clients of one cut layer only: with 1,
-    devices of different cut layers see different classes. On a client it takes --cut-layers."""
-    validation: float = Field(0.0, ge=0, lt=1)
-    """Share of a shard that is not trained on: images to choose a threshold on (--calibrate)."""
-    threshold: float = Field(DEFAULT_RULE.threshold, ge=-1, le=1)
-    """Largest uncertainty that the exit answers at; 1: always, negative: never."""
-    criterion: Criterion = DEFAULT_RULE.criterion
-    """What an exit's uncertainty is: its normalized entropy, or what its largest probability lacks
-    to 1; both from 0 to 1."""
-    eval_samples: int = Field(1000, ge=1)
-    """Test images of an evaluation; the last one takes the whole test split."""
-
-    @property
-    def exit_rule(self) -> ExitRule:
-        """When an exit answers."""
-        return ExitRule(self.threshold, self.criterion)
-
-    def dealing(self) -> Dealing:
-        """The rules by which the training images are dealt out."""
-        alpha = self.alpha if self.partition == "dirichlet" else None
-        return Dealing(alpha, self.min_shard, self.size_spread, self.cut_skew)
 
 
 class ModelExpectation(BaseModel, frozen=True, use_attribute_docstrings=True):
@@ -125,20 +85,22 @@ class CredentialSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
         """The token, wherever it was given.
 
         Raises:
-            SettingsError: The file can not be read, or what it holds is no token.
+            SettingsError: The file cannot be read, or what it holds is no token.
         """
         text = self.token.get_secret_value() if self.token else None
         if text is None and self.token_file is not None:
             try:
                 text = self.token_file.read_text(encoding="utf-8").strip()
             except (OSError, UnicodeDecodeError):
-                raise SettingsError(f"--token-file {self.token_file} can not be read") from None
+                raise SettingsError(f"--token-file {self.token_file} cannot be read") from None
         if text is not None and (not text or not all("!" <= letter <= "~" for letter in text)):
             raise SettingsError("a token consists of ASCII letters, digits and signs, no spaces")
         return text
 
 
-class ClientSettings(Settings, DataSettings, ModelExpectation, CredentialSettings, frozen=True):
+class ClientSettings(
+    Settings, DataSettings, ExitSettings, ModelExpectation, CredentialSettings, frozen=True
+):
     """Train layers 1..l and an early exit on this device, together with a hetero-server."""
 
     other_commands: ClassVar = _OF_THE_SERVER

@@ -26,7 +26,7 @@ def stoppable() -> Iterator[None]:
     """In the block the first signal leaves it, and a second one ends the process at once.
 
     A client keeps its state at the end of each round, and goes on from there even after a kill: so
-    there is nothing to finish first, but connections and files to close. Whatever can not be closed
+    there is nothing to finish first, but connections and files to close. Whatever cannot be closed
     (a signal may come while gRPC holds a lock of its own) is left as it is after a while.
     """
     name = ""

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from hetero_common import settings
 from hetero_common.about import told
+from hetero_common.compute.process import keep_freed_memory, limit_threads
 from hetero_common.errors import HeteroError, SettingsError
-from hetero_common.logs import start_logging
-from hetero_common.process import keep_freed_memory, limit_threads
+from hetero_common.records.logs import start_logging
 from hetero_common.settings import S
 
 _WIDE = 140

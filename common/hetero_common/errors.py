@@ -6,12 +6,12 @@
     ├── RefusedInput             a message breaks the agreed schema
     │   ├── NonFinite            ... holds NaN or infinity
     │   └── StepGap              ... skips a step
-    ├── Mismatch                 the two sides can not work together
+    ├── Mismatch                 the two sides cannot work together
     │   ├── VersionMismatch
     │   └── ModelMismatch
     ├── UnknownSession           the session was never opened or has ended: register again
     ├── Superseded               a newer process has this client's id: this one stops
-    ├── Unauthenticated          no credential, or a wrong one: the caller can not come in
+    ├── Unauthenticated          no credential, or a wrong one: the caller cannot come in
     ├── PermissionDenied         a good credential, but another client's
     ├── Quarantined              this client was sent away for what it sent, and is not let in again
     ├── LimitExceeded            more than was agreed: batches without credit, bytes, rows
@@ -20,8 +20,8 @@
     └── ServerFault              the server failed; its log has the details under the id given
 
 `str(error)` is one sentence that says what to do. It holds nothing that may not cross the wire:
-no path of the other side, no class name, no traceback. `hetero_common.rpc` maps the tree to gRPC
-status codes and back.
+no path of the other side, no class name, no traceback. `hetero_common.wire.rpc` maps the tree to
+gRPC status codes and back.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class StepGap(RefusedInput):
 
 
 class Mismatch(HeteroError):
-    """The two sides were started with settings or code that can not work together."""
+    """The two sides were started with settings or code that cannot work together."""
 
 
 class VersionMismatch(Mismatch):

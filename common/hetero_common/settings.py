@@ -16,7 +16,7 @@ from pydantic_settings import SettingsError as UnreadableFlags
 from typing_extensions import Self
 
 from hetero_common.errors import SettingsError
-from hetero_common.logs import LogFormat
+from hetero_common.records.logs import LogFormat
 
 ENV_PREFIX = "HETERO_"
 
@@ -74,7 +74,7 @@ class Settings(BaseSettings):
         """Values that hold where nothing else sets them; by default, none but the defaults.
 
         Raises:
-            SettingsError: They can not be read.
+            SettingsError: They cannot be read.
         """
         return {}
 
@@ -108,7 +108,7 @@ def load(settings_class: type[S], flags: Sequence[str], program: str) -> S:
 
     Raises:
         SettingsError: A flag, variable, key or value is unknown or out of range, or the YAML file
-            can not be read; one sentence.
+            cannot be read; one sentence.
     """
     _refuse_misspelt_variables(settings_class)
     file = _config_file(flags)
@@ -140,12 +140,12 @@ def read_yaml(file: Path, settings_class: type[Settings]) -> Mapping[str, Any]:
     """Values for settings of this class from a file.
 
     Raises:
-        SettingsError: It can not be read, or names something else; one sentence.
+        SettingsError: It cannot be read, or names something else; one sentence.
     """
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"settings file {file} can not be read: {error.strerror}") from None
+        raise SettingsError(f"settings file {file} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise SettingsError(f"settings file {file} is not valid YAML: {reason}") from None

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from hetero_common.checkpoints import CHECKPOINTS
 from hetero_common.command import run_command
-from hetero_common.rundir import PLAN_FILE, SETTINGS_FILE, RunDir
+from hetero_common.records.checkpoints import CHECKPOINTS
+from hetero_common.records.rundir import PLAN_FILE, SETTINGS_FILE, RunDir
 from hetero_common.settings import as_yaml
 from hetero_common.version import __version__
 from hetero_lab.methods import METHODS

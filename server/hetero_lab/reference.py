@@ -13,16 +13,16 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from hetero_client.data.settings import DataSettings
 from hetero_client.settings import (
     CalibrationSettings,
     ClientSettings,
     CredentialSettings,
-    DataSettings,
     InferenceSettings,
     ModelExpectation,
     StatusSettings,
 )
-from hetero_common.plan import Plan
+from hetero_common.agreement.plan import Plan
 from hetero_common.settings import Settings
 from hetero_lab.report import ReportSettings
 from hetero_lab.settings import SimulationSettings

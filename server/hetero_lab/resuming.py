@@ -12,13 +12,19 @@ from typing import Any, Protocol
 import yaml
 from torch import Tensor
 
-from hetero_common.checkpoints import CHECKPOINTS, Checkpoint, CheckpointStore, nested, within
 from hetero_common.errors import SettingsError
-from hetero_common.rundir import SETTINGS_FILE
+from hetero_common.records.checkpoints import (
+    CHECKPOINTS,
+    Checkpoint,
+    CheckpointStore,
+    nested,
+    within,
+)
+from hetero_common.records.rundir import SETTINGS_FILE
 from hetero_common.settings import as_yaml
-from hetero_lab.report.history import last_run, read_history
+from hetero_lab.reading.history import last_run, read_history
 from hetero_lab.settings import SimulationSettings
-from hetero_server.saving import KEPT, require_unchanged, write_if_possible
+from hetero_server.run.checkpointing import KEPT, require_unchanged, write_if_possible
 
 _FREE = frozenset(
     {"run_dir", "resume", "checkpoint_seconds", "device", "threads", "tensorboard"}

@@ -6,9 +6,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from hetero_client.settings import DataSettings
-from hetero_common.partition import parse_cuts
-from hetero_common.plan import Plan
+from hetero_client.data.partition import parse_cuts
+from hetero_client.data.settings import DataSettings
+from hetero_client.exits.settings import ExitSettings
+from hetero_common.agreement.plan import Plan
 from hetero_server.settings import RunSettings
 
 MethodName = Literal[
@@ -22,7 +23,7 @@ MethodName = Literal[
 ]
 
 
-class SimulationSettings(RunSettings, DataSettings, Plan, frozen=True):
+class SimulationSettings(RunSettings, DataSettings, ExitSettings, Plan, frozen=True):
     """Train many clients and their server in one process, without sockets."""
 
     method: MethodName = "split"

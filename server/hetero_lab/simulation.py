@@ -11,14 +11,15 @@ from functools import partial
 
 from torch import Tensor
 
-from hetero_client.early_exit import ExitRule
-from hetero_client.evaluation import evaluate
-from hetero_client.trainer import Shard, Trainer
-from hetero_common import codec
-from hetero_common.control import Directive, Evaluate, Finish, StartRound
+from hetero_client.data.shard import Shard
+from hetero_client.exits.evaluation import evaluate
+from hetero_client.exits.rule import ExitRule
+from hetero_client.training.trainer import Trainer
+from hetero_common.agreement.control import Directive, Evaluate, Finish, StartRound
 from hetero_common.errors import HeteroError
-from hetero_server.engine import Engine
-from hetero_server.members import Ack, Batch, Member, MemberState
+from hetero_common.tensors import codec
+from hetero_server.run.engine import Engine
+from hetero_server.run.member import Ack, Batch, Member, MemberState
 
 Turn = Iterator[None]
 """A client's life; it yields whenever the others may go on."""
@@ -27,7 +28,7 @@ Turn = Iterator[None]
 class SimulatedClient:
     """A registered client that lives in the simulator instead of in a process of its own.
 
-    It reads like `hetero_client.participation.Participation`, with the engine in place of the link.
+    It reads like `hetero_client.training.Participation`, with the engine in place of the link.
     """
 
     def __init__(

@@ -19,25 +19,25 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from hetero_common.checkpoints import CHECKPOINTS, CheckpointStore
 from hetero_common.command import run_command
-from hetero_common.compute import Compute
+from hetero_common.compute.device import Compute
 from hetero_common.errors import SettingsError
-from hetero_common.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE, RunDir, read_events
+from hetero_common.records.checkpoints import CHECKPOINTS, CheckpointStore
+from hetero_common.records.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE, RunDir, read_events
 from hetero_common.settings import as_yaml
 from hetero_common.version import __version__
 from hetero_server.build import build_engine
-from hetero_server.engine import Engine
 from hetero_server.host import Host
-from hetero_server.initial import InitialModel, load_run
-from hetero_server.orders import arrival
-from hetero_server.phase import Phase
-from hetero_server.results import results_table
-from hetero_server.roster import Observer
+from hetero_server.learning.initial_model import InitialModel, load_run
+from hetero_server.learning.strategies.sequential import Sequential
+from hetero_server.run.checkpointing import Saving, require_resumable
+from hetero_server.run.engine import Engine
+from hetero_server.run.orders import arrival
+from hetero_server.run.phase import Phase
+from hetero_server.run.results import results_table
+from hetero_server.run.roster import Observer
 from hetero_server.runner import Runner
-from hetero_server.saving import Saving, require_resumable
 from hetero_server.settings import ServerSettings
-from hetero_server.strategies.sequential import Sequential
 
 log = logging.getLogger(__name__)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from hetero_common.compute import Compute
-from hetero_server.engine import Engine
-from hetero_server.initial import InitialModel
-from hetero_server.orders import MIXED_ORDERS, ORDERS
-from hetero_server.roster import Observer
-from hetero_server.saving import Saving
+from hetero_common.compute.device import Compute
+from hetero_server.learning.initial_model import InitialModel
+from hetero_server.learning.strategies import build_strategy, no_exits
+from hetero_server.run.checkpointing import Saving
+from hetero_server.run.engine import Engine
+from hetero_server.run.orders import MIXED_ORDERS, ORDERS
+from hetero_server.run.roster import Observer
 from hetero_server.settings import StrategySettings
-from hetero_server.strategies import build_strategy, no_exits
 
 
 def build_engine(

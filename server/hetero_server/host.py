@@ -7,16 +7,16 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-from hetero_common.logs import speak_as
-from hetero_server.attendance import Attendance
-from hetero_server.engine import Engine
-from hetero_server.front import Front
-from hetero_server.health import keep_true
+from hetero_common.records.logs import speak_as
 from hetero_server.monitoring.monitor import Monitor
 from hetero_server.monitoring.serving import page
+from hetero_server.net.health import keep_true
+from hetero_server.net.listener import Front
+from hetero_server.net.service import HeteroSplitService
+from hetero_server.run.engine import Engine
 from hetero_server.runner import ComputeThread, Runner
-from hetero_server.service import HeteroSplitService
 from hetero_server.settings import ServerSettings
+from hetero_server.stragglers import Attendance
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Host:
         """Listen as the settings say, as long as the block lasts.
 
         Raises:
-            SettingsError: The address can not be listened on, or may not like this.
+            SettingsError: The address cannot be listened on, or may not like this.
         """
         monitor = Monitor(settings.metrics_per_client)
         front = await Front.open(

@@ -11,11 +11,11 @@ from functools import partial
 from typing import TypeVar
 
 from hetero_common.errors import ServerUnreachable
-from hetero_common.logs import enter_round
-from hetero_server.attendance import Attendance
-from hetero_server.engine import Engine
+from hetero_common.records.logs import enter_round
 from hetero_server.monitoring.monitor import Monitor
-from hetero_server.phase import Phase
+from hetero_server.run.engine import Engine
+from hetero_server.run.phase import Phase
+from hetero_server.stragglers import Attendance
 
 T = TypeVar("T")
 

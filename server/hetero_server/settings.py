@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, Field, field_validator, model_validator
 from typing_extensions import Self
 
-from hetero_common.checkpoints import CHECKPOINTS, owner_of
-from hetero_common.plan import Plan
-from hetero_common.rundir import SETTINGS_FILE
+from hetero_common.agreement.plan import Plan
+from hetero_common.records.checkpoints import CHECKPOINTS, owner_of
+from hetero_common.records.rundir import SETTINGS_FILE
 from hetero_common.settings import Settings, host_and_port, read_yaml
 from hetero_server.presets import PRESETS
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from processes import Finished, Launch, Process, launch
+from support.processes import Finished, Launch, Process, launch
 
 __all__ = ["Finished", "Launch", "Process", "launch"]

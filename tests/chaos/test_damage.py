@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chaos.fleet import MODEL, Fleet, events, require_same, simulated, wait_for, wait_for_rounds
-from hetero_common.audit import audit
-from hetero_common.checkpoints import CHECKPOINTS
-from hetero_common.rundir import read_events, read_plan
+from hetero_common.records.checkpoints import CHECKPOINTS
+from hetero_common.records.rundir import read_events, read_plan
+from hetero_lab.report.audit import audit
+from support.chaos_fleet import (
+    MODEL,
+    Fleet,
+    events,
+    require_same,
+    simulated,
+    wait_for,
+    wait_for_rounds,
+)
 
 if TYPE_CHECKING:
     from chaos.conftest import Launch

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from chaos.fleet import MODEL, Fleet, events, require_same, simulated
 from hetero_splitee.v1 import service_pb2 as pb
 from hetero_splitee.v1.service_pb2_grpc import HeteroSplitStub
+from support.chaos_fleet import MODEL, Fleet, events, require_same, simulated
 
 if TYPE_CHECKING:
     from chaos.conftest import Launch

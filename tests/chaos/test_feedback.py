@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chaos.fleet import (
+from hetero_client.training.feedback_journal import HEAD, JOURNAL_FILE
+from support.chaos_fleet import (
     MODEL,
     STEPS,
     Fleet,
@@ -27,7 +28,6 @@ from chaos.fleet import (
     wait_for,
     wait_for_rounds,
 )
-from hetero_client.journal import HEAD, JOURNAL_FILE
 
 if TYPE_CHECKING:
     from chaos.conftest import Launch

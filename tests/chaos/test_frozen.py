@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chaos.fleet import wait_for
-from hetero_common.audit import audit
-from hetero_common.rundir import read_events, read_plan
+from hetero_common.records.rundir import read_events, read_plan
+from hetero_lab.report.audit import audit
+from support.chaos_fleet import wait_for
 
 if TYPE_CHECKING:
     from chaos.conftest import Launch

@@ -29,12 +29,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from chaos.attacks import call_of
-from chaos.fleet import bits
-from chaos.siege import Siege
-from e2e.commands import LOG_LINE, SMALL
-from e2e.intruder import BATCH, DATA, STEPS
-from hetero_common.rundir import MODEL_FILE
+from hetero_common.records.rundir import MODEL_FILE
+from support.attacks import call_of
+from support.chaos_fleet import bits
+from support.commands import LOG_LINE, SMALL
+from support.hostile_load import Siege
+from support.intruder import BATCH, DATA, STEPS
 
 if TYPE_CHECKING:
     from chaos.conftest import Launch, Process

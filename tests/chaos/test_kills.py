@@ -17,7 +17,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from chaos.fleet import AGREED, ROUNDS, Fleet, require_same, simulated, wait_for_rounds
+from support.chaos_fleet import AGREED, ROUNDS, Fleet, require_same, simulated, wait_for_rounds
 
 if TYPE_CHECKING:
     from chaos.conftest import Launch

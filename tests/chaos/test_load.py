@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from chaos.crowd import STREAMS_PER_CONNECTION, crowd_at, health_checked
-from e2e.commands import SMALL
-from e2e.intruder import BATCH, STEPS
-from hetero_common.rundir import read_events
+from hetero_common.records.rundir import read_events
+from support.commands import SMALL
+from support.intruder import BATCH, STEPS
+from support.many_clients import STREAMS_PER_CONNECTION, crowd_at, health_checked
 
 if TYPE_CHECKING:
     from chaos.conftest import Launch, Process

@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chaos.fleet import MODEL, Fleet, events, require_same, simulated, wait_for, wait_for_rounds
-from chaos.proxy import DOWN, UP, Proxy, Way
+from support.chaos_fleet import (
+    MODEL,
+    Fleet,
+    events,
+    require_same,
+    simulated,
+    wait_for,
+    wait_for_rounds,
+)
+from support.proxy import DOWN, UP, Proxy, Way
 
 if TYPE_CHECKING:
     from chaos.conftest import Launch

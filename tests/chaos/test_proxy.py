@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chaos.proxy import DOWN, UP, Proxy, Way
+from support.proxy import DOWN, UP, Proxy, Way
 
 
 class Echo(socketserver.BaseRequestHandler):

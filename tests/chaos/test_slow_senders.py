@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from chaos.fleet import bits
-from chaos.siege import Siege
-from e2e.commands import SMALL
-from e2e.intruder import BATCH, CUT, DATA, GOOD, STEPS, batch
-from hetero_common import rpc
-from hetero_common.frames import Frame, serialize
-from hetero_common.rundir import MODEL_FILE, read_events
+from hetero_common.records.rundir import MODEL_FILE, read_events
+from hetero_common.wire import rpc
+from hetero_common.wire.frames import Frame, serialize
 from hetero_splitee.v1 import service_pb2 as pb
+from support.chaos_fleet import bits
+from support.commands import SMALL
+from support.hostile_load import Siege
+from support.intruder import BATCH, CUT, DATA, GOOD, STEPS, batch
 
 if TYPE_CHECKING:
     from chaos.conftest import Finished, Launch, Process

@@ -7,7 +7,7 @@ from typing import Any, NoReturn, cast
 import grpc
 import pytest
 
-from hetero_common import errors, rpc
+from hetero_common import errors
 from hetero_common.errors import (
     CutLayerOutOfRange,
     HeteroError,
@@ -22,6 +22,7 @@ from hetero_common.errors import (
     Superseded,
     VersionMismatch,
 )
+from hetero_common.wire import rpc
 
 
 def descendants(error: type[HeteroError]) -> list[type[HeteroError]]:

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from hetero_client.settings import ClientSettings, InferenceSettings
 from hetero_common import settings
+from hetero_common.agreement.plan import Plan
 from hetero_common.errors import SettingsError
-from hetero_common.plan import Plan
 from hetero_common.settings import Settings, as_yaml
 from hetero_lab.settings import SimulationSettings
 from hetero_server.presets import PRESETS
@@ -249,7 +249,7 @@ def test_a_file_that_holds_no_settings(content: str | bytes, reason: str) -> Non
     ("file", "reason"), [("missing.yaml", "No such file or directory"), (".", "Is a directory")]
 )
 def test_a_file_that_can_not_be_read(file: str, reason: str) -> None:
-    assert refusal("--config", file) == f"settings file {file} can not be read: {reason}"
+    assert refusal("--config", file) == f"settings file {file} cannot be read: {reason}"
 
 
 def test_yaml_builds_no_objects() -> None:

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from e2e.commands import ERROR_NAMES, LOG_LINE, SMALL
 from hetero_client.__main__ import main as client_main
-from hetero_common.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE
+from hetero_common.records.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE
 from hetero_lab.__main__ import main as sim_main
 from hetero_server.__main__ import main as server_main
+from support.commands import ERROR_NAMES, LOG_LINE, SMALL
 
 if TYPE_CHECKING:
     from conftest import Simulate
@@ -76,7 +76,7 @@ def complaint(
         (("--listen", "127.0.0.1:70000"), r"setting listen: write HOST:PORT"),
         (("--normalization", "mnist"), r"normalization 'mnist' is unknown: choose one of cifar10"),
         (("--model", "resnet99"), r"unknown model 'resnet99': choose one of resnet18, "),
-        (("--model", "no_such_module:make"), r"model 'no_such_module:make' can not be imported"),
+        (("--model", "no_such_module:make"), r"model 'no_such_module:make' cannot be imported"),
         (("--device", "cuda:99"), r"device cuda:99 is not to be had: torch sees \d+ CUDA devices"),
         (("--device", "abacus"), r"unknown device 'abacus': use cpu, cuda or cuda:N"),
         (
@@ -84,7 +84,7 @@ def complaint(
             r"other machines.* give --certs.* spell out --insecure",
         ),
         (("--listen", "[::]:0", *SMALL), r"other machines.* give --certs.* spell out --insecure"),
-        (("--config", "none.yaml"), r"settings file none.yaml can not be read: No such file"),
+        (("--config", "none.yaml"), r"settings file none.yaml cannot be read: No such file"),
         (("--serve", "."), r"\. is no run directory: it has no valid plan.json"),
     ],
 )
@@ -115,7 +115,7 @@ def test_a_port_in_use_is_named(complaint: Complaint) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = "{}:{}".format(*taken.getsockname())
         sentence = complaint("hetero-server", server_main, "--listen", listen, *SMALL)
-    assert sentence.startswith(f"can not listen on {listen}: the port is in use")
+    assert sentence.startswith(f"cannot listen on {listen}: the port is in use")
 
 
 def test_a_run_directory_that_can_not_be_written_is_named(
@@ -124,7 +124,7 @@ def test_a_run_directory_that_can_not_be_written_is_named(
     file = tmp_path / "file"
     file.touch()
     sentence = complaint("hetero-server", server_main, "--run-dir", str(file / "run"), *SMALL)
-    assert sentence == f"--run-dir {file}/run can not be written: Not a directory"
+    assert sentence == f"--run-dir {file}/run cannot be written: Not a directory"
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_an_image_that_can_not_be_read_is_named(
     broken.write_bytes(broken.read_bytes()[:50])
     flags = ("--server", serving.address, "--cut-layer", "2", "--dataset", f"folder:{folder}")
     sentence = complaint("hetero-client", client_main, *flags)
-    assert sentence.startswith(f"{broken} can not be read as an image (")
+    assert sentence.startswith(f"{broken} cannot be read as an image (")
 
 
 def test_nobody_trains_with_a_server_that_only_serves(

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from e2e.test_bad_input import sentence_of
-from hetero_client.calibration import CALIBRATION_FILE
-from hetero_client.infer import main as infer_main
-from hetero_client.shards import load_validation
-from hetero_client.validation import TrainedOn
-from hetero_common.rundir import MODEL_FILE, read_events, read_plan
+from hetero_client.commands.infer import main as infer_main
+from hetero_client.commands.validation_images import TrainedOn
+from hetero_client.data.shard import load_validation
+from hetero_client.exits.chosen_threshold import CALIBRATION_FILE
+from hetero_common.records.rundir import MODEL_FILE, read_events, read_plan
 
 if TYPE_CHECKING:
     from e2e.conftest import Launch
@@ -181,7 +181,7 @@ def test_a_loss_is_bounded_with_confidence(infer: Infer, run: Path) -> None:
     ("loss", "why"),
     [
         ("0", "no number of images can show that none is lost"),
-        ("0.001", f"{HELD_OUT} images can not show it, 2995 can if none of them is lost"),
+        ("0.001", f"{HELD_OUT} images cannot show it, 2995 can if none of them is lost"),
     ],
 )
 def test_a_loss_that_can_not_be_shown_offloads_everything(

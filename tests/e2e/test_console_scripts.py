@@ -17,14 +17,20 @@ import pytest
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from hetero_common.checkpoints import CHECKPOINTS
+from hetero_common.agreement.plan import Plan
 from hetero_common.models import build_model
-from hetero_common.plan import Plan
-from hetero_common.rundir import METRICS_FILE, MODEL_FILE, PLAN_FILE, SETTINGS_FILE, read_events
-from hetero_common.split import fingerprint, named_layers
-from hetero_common.weights import read_file
+from hetero_common.models.split import fingerprint, named_layers
+from hetero_common.records.checkpoints import CHECKPOINTS
+from hetero_common.records.rundir import (
+    METRICS_FILE,
+    MODEL_FILE,
+    PLAN_FILE,
+    SETTINGS_FILE,
+    read_events,
+)
+from hetero_common.tensors.weights import read_file
+from hetero_lab.reading.reader import read_run
 from hetero_lab.report import main
-from hetero_lab.report.reading import read_run
 
 if TYPE_CHECKING:
     from e2e.conftest import Finished, Launch

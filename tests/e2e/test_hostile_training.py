@@ -16,13 +16,23 @@ import grpc
 import pytest
 import torch
 
-from e2e.intruder import SECONDS, Intruder, Refusal, batch, framed, header, refusal_of, registration
-from hetero_common import codec, rpc
-from hetero_common.control import StartRound
-from hetero_common.rundir import read_events
-from hetero_common.weights import tensors_to_bytes
-from hetero_common.wire import record_from_wire
+from hetero_common.agreement.control import StartRound
+from hetero_common.records.rundir import read_events
+from hetero_common.tensors import codec
+from hetero_common.tensors.weights import tensors_to_bytes
+from hetero_common.wire import rpc
+from hetero_common.wire.messages import record_from_wire
 from hetero_splitee.v1 import service_pb2 as pb
+from support.intruder import (
+    SECONDS,
+    Intruder,
+    Refusal,
+    batch,
+    framed,
+    header,
+    refusal_of,
+    registration,
+)
 
 if TYPE_CHECKING:
     from conftest import Simulate

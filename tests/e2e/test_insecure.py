@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from e2e.commands import SMALL
-from hetero_client.infer import main as infer
-from hetero_common.credentials import DEFAULT_DIRECTORY
-from hetero_server.certs import Authority
+from hetero_client.commands.infer import main as infer
+from hetero_common.wire.credentials import DEFAULT_DIRECTORY
+from hetero_server.auth.certs import Authority
+from support.commands import SMALL
 
 if TYPE_CHECKING:
     from e2e.conftest import Launch

@@ -15,12 +15,12 @@ import grpc
 import pytest
 from safetensors.numpy import load_file
 
-from e2e.commands import ERROR_NAMES, LOG_LINE
-from e2e.intruder import AGREED, CUT, DATA, SECONDS, Intruder, Refusal, refusal_of
-from e2e.offences import CALL_OFFENCES, ENDED, EXPECTED, SESSION_OFFENCES, STREAM_OFFENCES
-from hetero_common import rpc
-from hetero_common.rundir import MODEL_FILE, read_events
+from hetero_common.records.rundir import MODEL_FILE, read_events
+from hetero_common.wire import rpc
 from hetero_splitee.v1 import service_pb2 as pb
+from support.bad_messages import CALL_OFFENCES, ENDED, EXPECTED, SESSION_OFFENCES, STREAM_OFFENCES
+from support.commands import ERROR_NAMES, LOG_LINE
+from support.intruder import AGREED, CUT, DATA, SECONDS, Intruder, Refusal, refusal_of
 
 if TYPE_CHECKING:
     from conftest import Simulate
@@ -63,7 +63,7 @@ def siege(launch: Launch) -> Siege:
             stack.callback(crowd[name].closes)
         for intruder in crowd.values():
             intruder.waits_for_round()
-        # From here on the honest client is in a round that can not end before the last intruder.
+        # From here on the honest client is in a round that cannot end before the last intruder.
         for name, (call, _, _) in CALL_OFFENCES.items():
             siege.refusals[name] = refusal_of(partial(call, channel, status.fingerprint))
         for name, (offends, _, _) in SESSION_OFFENCES.items():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from hetero_common.checkpoints import CHECKPOINTS
+from hetero_common.records.checkpoints import CHECKPOINTS
 from lab.test_simulation import SMALL, weight_files
 
 if TYPE_CHECKING:
     from conftest import Simulate
-    from processes import Launch
+    from support.processes import Launch
 
 FLAGS = (*SMALL, "--clients", "2", "--rounds", "16", "--checkpoint-seconds", "0")
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from e2e.commands import ERROR_NAMES, SMALL
-from hetero_server.certs import Authority
+from hetero_server.auth.certs import Authority
+from support.commands import ERROR_NAMES, SMALL
 
 if TYPE_CHECKING:
     from e2e.conftest import Finished, Launch

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from safetensors.numpy import load_file
 
-from hetero_common.rundir import MODEL_FILE, PLAN_FILE, read_events
+from hetero_common.records.rundir import MODEL_FILE, PLAN_FILE, read_events
 
 if TYPE_CHECKING:
     from conftest import Simulate

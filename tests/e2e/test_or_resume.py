@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from chaos.fleet import events, wait_for
-from e2e.commands import SMALL
-from hetero_common.rundir import MODEL_FILE
-from processes import Launch, free_address
+from hetero_common.records.rundir import MODEL_FILE
+from support.chaos_fleet import events, wait_for
+from support.commands import SMALL
+from support.processes import Launch, free_address
 
 CLIENT = ("--dataset", "digits", "--cut-layer", "2", "--client-id", "board-1")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from e2e.commands import SMALL
-from processes import Launch
+from support.commands import SMALL
+from support.processes import Launch
 
 DATA = ("--dataset", "digits")
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from e2e.commands import ERROR_NAMES, LOG_LINE, SMALL
-from hetero_server.certs import main
+from hetero_server.auth.certs import main
+from support.commands import ERROR_NAMES, LOG_LINE, SMALL
 
 if TYPE_CHECKING:
     from e2e.conftest import Finished, Launch

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from hetero_client.data.shard import load_test
 from hetero_client.settings import ClientSettings, InferenceSettings
-from hetero_client.shards import load_test
-from hetero_common.rundir import read_events, read_plan
+from hetero_common.records.rundir import read_events, read_plan
 from hetero_common.settings import Settings
 from hetero_server.settings import ServerSettings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hetero_common.rundir import read_events
+from hetero_common.records.rundir import read_events
 
 if TYPE_CHECKING:
     from conftest import Simulate

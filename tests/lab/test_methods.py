@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from hetero_client.shards import load_shard
-from hetero_common.compute import Compute
-from hetero_common.plan import StepAt
-from hetero_common.rundir import MODEL_FILE, read_events
-from hetero_common.weights import Weights, read_file
+from hetero_client.data.shard import load_shard
+from hetero_common.compute.device import Compute
+from hetero_common.compute.schedules import StepAt
+from hetero_common.records.rundir import MODEL_FILE, read_events
+from hetero_common.tensors.weights import Weights, read_file
 from hetero_lab.__main__ import main
 from hetero_lab.methods import METHODS
 from hetero_lab.methods.undivided import Undivided, whole_model

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hetero_common.rundir import read_events
+from hetero_common.records.rundir import read_events
 
 if TYPE_CHECKING:
     from conftest import Simulate

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hetero_common import rundir
-from hetero_common.checkpoints import CHECKPOINTS
-from hetero_common.rundir import RunDir, read_events
+from hetero_common.records import rundir
+from hetero_common.records.checkpoints import CHECKPOINTS
+from hetero_common.records.rundir import RunDir, read_events
 from hetero_lab.__main__ import main
 from hetero_lab.methods import METHODS
-from hetero_lab.report.reading import read_run
+from hetero_lab.reading.reader import read_run
 from lab.test_simulation import SMALL, weight_files
 
 if TYPE_CHECKING:
@@ -89,9 +89,9 @@ def unfinished(killer: Killer, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (("--clients", "3"), "--clients is 2 in the run of {} and can not be changed: leave"),
-        (("--seed", "1"), "--seed is 0 in the run of {} and can not be changed: leave --seed out"),
-        (("--method", "isolated"), "--method is split in the run of {} and can not be changed"),
+        (("--clients", "3"), "--clients is 2 in the run of {} and cannot be changed: leave"),
+        (("--seed", "1"), "--seed is 0 in the run of {} and cannot be changed: leave --seed out"),
+        (("--method", "isolated"), "--method is split in the run of {} and cannot be changed"),
     ],
     ids=["clients", "seed", "method"],
 )
@@ -128,7 +128,7 @@ def test_a_full_disk_stops_no_run_before_its_end(
         raise OSError(28, "No space left on device")
 
     whole, run = simulate(*flags_of(method)), tmp_path / "run"
-    monkeypatch.setattr("hetero_common.checkpoints.write_whole", full)
+    monkeypatch.setattr("hetero_common.records.checkpoints.write_whole", full)
     assert main([*flags_of(method), "--run-dir", str(run)]) == 0
     assert weight_files(run) == weight_files(whole)
 
@@ -151,7 +151,7 @@ def test_weights_that_can_not_be_written_are_in_a_checkpoint(
         patch.setattr(rundir, "write_whole", full)
         assert main([*flags_of("split"), "--run-dir", str(run)]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert "can not be written (No space left on device): make room" in last
+    assert "cannot be written (No space left on device): make room" in last
     assert main(["--resume", str(run)]) == 0
     assert weight_files(run) == weight_files(simulate(*flags_of("split")))
 

@@ -14,23 +14,25 @@ import torch.nn.functional as F
 from safetensors.numpy import load_file
 from torch import nn
 
+from hetero_client.data.shard import Shard, load_shard, load_test
 from hetero_client.device_model import DeviceModel
-from hetero_client.early_exit import DEFAULT_RULE
-from hetero_client.shards import load_shard, load_test
-from hetero_client.trainer import Shard, Trainer
-from hetero_common import normalization
-from hetero_common.compute import Compute
-from hetero_common.plan import Plan
-from hetero_common.rundir import MODEL_FILE, read_events
-from hetero_common.sampling import augment, batch_indices, derive_seed
+from hetero_client.exits.rule import DEFAULT_RULE
+from hetero_client.training.trainer import Trainer
+from hetero_common.agreement.plan import Plan
+from hetero_common.compute.augmentation import augment
+from hetero_common.compute.device import Compute
+from hetero_common.compute.sampling import batch_indices
+from hetero_common.compute.seeding import derive_seed
+from hetero_common.models import normalization
+from hetero_common.records.rundir import MODEL_FILE, read_events
 from hetero_common.settings import load
-from hetero_common.weights import Weights, layer_states, numbered, read_file
+from hetero_common.tensors.weights import Weights, layer_states, numbered, read_file
 from hetero_lab.__main__ import main
 from hetero_lab.settings import SimulationSettings
 from hetero_lab.simulation import SimulatedClient, simulate
 from hetero_server.build import build_engine
-from hetero_server.engine import Engine
-from hetero_server.initial import InitialModel
+from hetero_server.learning.initial_model import InitialModel
+from hetero_server.run.engine import Engine
 
 Simulate = Callable[..., Path]
 

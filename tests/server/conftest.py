@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hetero_common.compute import Compute
-from hetero_common.plan import Plan
-from hetero_server.initial import InitialModel
+from hetero_common.agreement.plan import Plan
+from hetero_common.compute.device import Compute
+from hetero_server.learning.initial_model import InitialModel
 
 MakeBatch = Callable[[int, int], tuple[Tensor, Tensor]]
 """(cut layer, seed) -> activation (6, ...) and labels (6,)."""

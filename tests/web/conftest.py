@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from processes import Launch, launch
-from web.stage import Stage
+from support.browser_page import Stage
+from support.processes import Launch, launch
 
 __all__ = ["launch"]
 

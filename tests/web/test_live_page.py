@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from web.stage import Stage
+from support.browser_page import Stage
 
 pytestmark = pytest.mark.web
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from processes import free_address
-from web.stage import Stage
+from support.browser_page import Stage
+from support.processes import free_address
 
 pytestmark = pytest.mark.web
 

@@ -26,7 +26,7 @@ def open_source(dataset: str, data_dir: Path, split: Split) -> ImageSource:
         split: The part to train on, or the one to evaluate on.
 
     Raises:
-        SettingsError: There is no such data set, or it can not be read.
+        SettingsError: There is no such data set, or it cannot be read.
     """
     if dataset in _BUILTIN:
         from hetero_client.data.builtin import open_builtin  # torchvision takes seconds to import
@@ -53,7 +53,7 @@ def open_validation(dataset: str, classes: Sequence[str]) -> ImageSource:
         classes: Of the device, in the order of their labels.
 
     Raises:
-        SettingsError: It is no folder, can not be read, or has images of another class.
+        SettingsError: It is no folder, cannot be read, or has images of another class.
     """
     if not dataset.startswith(_FOLDER) or dataset == _FOLDER:
         raise SettingsError(

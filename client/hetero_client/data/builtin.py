@@ -47,7 +47,7 @@ def open_builtin(dataset: str, data_dir: Path, split: Split) -> ArraySource:
         split: Which of the official splits.
 
     Raises:
-        SettingsError: The files are missing and can not be downloaded, or they are damaged.
+        SettingsError: The files are missing and cannot be downloaded, or they are damaged.
     """
     reader = _READERS[dataset]
     archive = reader.filename

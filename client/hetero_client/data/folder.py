@@ -87,7 +87,7 @@ class FolderSource:
         """See `ImageSource.read`.
 
         Raises:
-            SettingsError: A file can not be read; it is named.
+            SettingsError: A file cannot be read; it is named.
         """
         names = (self._names[index] for index in indices)
         images = (decode(self._read_file(name), f"{self._path}/{name}") for name in names)
@@ -98,7 +98,7 @@ class FolderSource:
             return self._archive.read(name)
         except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
             # the last two: encrypted, or compressed in a way that zipfile does not know
-            raise SettingsError(f"{self._path}/{name} can not be read ({error})") from error
+            raise SettingsError(f"{self._path}/{name} cannot be read ({error})") from error
 
     def _trained_on(self, members: list[_Member]) -> tuple[str, ...]:
         return tuple(sorted({member.class_name for member in self._select(members, "train")}))

@@ -30,7 +30,7 @@ def decode(encoded: bytes, name: str) -> Image.Image:
             ImageOps.exif_transpose(image, in_place=True)
             return _to_rgb(image)
     except Exception as error:  # each of Pillow's decoders fails with exceptions of its own
-        raise SettingsError(f"{name} can not be read as an image ({error})") from error
+        raise SettingsError(f"{name} cannot be read as an image ({error})") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,4 +1,4 @@
-"""The only place that imports torchvision, also where its compiled library can not load.
+"""The only place that imports torchvision, also where its compiled library cannot load.
 
 A CUDA build of torchvision beside a CPU build of torch (what `pip install torch torchvision` gives
 when the two come from different indexes) fails at import with `operator torchvision::nms does not

@@ -25,7 +25,7 @@ def model_from_factory(name: str, num_classes: int) -> nn.Sequential:
     Exceptions of the user's own code pass through: to mend it, they need the traceback.
 
     Raises:
-        SettingsError: The factory was not found, or what it returns can not be split.
+        SettingsError: The factory was not found, or what it returns cannot be split.
     """
     with _current_directory_on_path():
         model = _import_factory(name)(num_classes=num_classes)
@@ -45,7 +45,7 @@ def _import_factory(name: str) -> Callable[..., object]:
         module = import_module(module_name)
     except ImportError as error:
         raise SettingsError(
-            f"model {name!r} can not be imported ({error}): "
+            f"model {name!r} cannot be imported ({error}): "
             "start in the directory that holds it, or install what is missing"
         ) from error
     factory: object = getattr(module, function_name, None)
@@ -72,7 +72,7 @@ def _keep_activations(model: nn.Sequential) -> None:
     """Stop layers such as `ReLU(inplace=True)` from overwriting the previous layer's activation.
 
     That activation may be on its way to the server or wait for the exit head's backward pass.
-    `hetero_common.split.activation_shapes` refuses what stays hidden inside a layer.
+    `hetero_common.models.split.activation_shapes` refuses what stays hidden inside a layer.
     """
     for layer in model:
         if getattr(layer, "inplace", False):

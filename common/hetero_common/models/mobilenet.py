@@ -13,7 +13,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from hetero_common.models.layers import conv_bn, conv_bn_relu
-from hetero_common.split import ExitHead
+from hetero_common.models.split import ExitHead
 
 # Table 2 of the paper: expansion, channels at width 64, blocks, stride of the first block.
 _STAGES = (

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from hetero_common.models.layers import conv_bn, conv_bn_relu
-from hetero_common.split import ExitHead
+from hetero_common.models.split import ExitHead
 
 
 class BasicBlock(nn.Module):

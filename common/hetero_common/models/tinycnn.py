@@ -7,7 +7,7 @@ from collections import OrderedDict
 from torch import nn
 
 from hetero_common.models.layers import conv_bn_relu
-from hetero_common.split import ExitHead
+from hetero_common.models.split import ExitHead
 
 _STRIDES = {"cifar": (1, 2, 1, 2, 1), "imagenet": (2, 2, 2, 2, 1)}
 

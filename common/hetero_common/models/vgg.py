@@ -11,7 +11,7 @@ from collections import OrderedDict
 from torch import nn
 
 from hetero_common.models.layers import conv_bn_relu
-from hetero_common.split import ExitHead
+from hetero_common.models.split import ExitHead
 
 # Per convolution: channels as a multiple of the width, and whether a 2x2 max-pool follows.
 _CONVOLUTIONS = (

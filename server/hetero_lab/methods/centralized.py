@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from hetero_client.shards import load_shard, load_test
-from hetero_common.compute import Compute
-from hetero_common.plan import StepAt
-from hetero_common.rundir import MODEL_FILE, RunDir
-from hetero_common.weights import Weights
+from hetero_client.data.shard import load_shard, load_test
+from hetero_common.compute.device import Compute
+from hetero_common.compute.schedules import StepAt
+from hetero_common.records.rundir import MODEL_FILE, RunDir
+from hetero_common.tensors.weights import Weights
 from hetero_lab.methods.base import Training, evaluated_on, scores
 from hetero_lab.methods.undivided import Undivided, whole_model
 from hetero_lab.resuming import Snapshots
 from hetero_lab.settings import SimulationSettings
-from hetero_server.roster import Observer
+from hetero_server.run.roster import Observer
 
 
 def prepare(settings: SimulationSettings) -> Training:

@@ -13,19 +13,21 @@ from pathlib import Path
 
 from torch import nn
 
-from hetero_client.shards import load_shards, load_test
-from hetero_common.aggregation import cross_layer_average
-from hetero_common.compute import Compute, seeded
-from hetero_common.exits import build_exit
-from hetero_common.plan import Plan, StepAt
-from hetero_common.rundir import MODEL_FILE, RunDir
-from hetero_common.split import activation_shapes
-from hetero_common.weights import Weights
+from hetero_client.data.shard import load_shards, load_test
+from hetero_common.agreement.plan import Plan
+from hetero_common.compute.device import Compute
+from hetero_common.compute.schedules import StepAt
+from hetero_common.compute.seeding import seeded
+from hetero_common.models.exits import build_exit
+from hetero_common.models.split import activation_shapes
+from hetero_common.records.rundir import MODEL_FILE, RunDir
+from hetero_common.tensors.aggregation import cross_layer_average
+from hetero_common.tensors.weights import Weights
 from hetero_lab.methods.base import Training, evaluated_on, scores
 from hetero_lab.methods.undivided import Undivided, whole_model
 from hetero_lab.resuming import Snapshots
 from hetero_lab.settings import SimulationSettings
-from hetero_server.roster import Observer
+from hetero_server.run.roster import Observer
 
 
 def prepare(settings: SimulationSettings) -> Training:

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hetero_client.data.shard import Shard, load_shards, load_test
 from hetero_client.device_model import DeviceModel
-from hetero_client.shards import load_shards, load_test
-from hetero_client.trainer import Shard, Trainer
-from hetero_common.compute import Compute
-from hetero_common.rundir import RunDir
+from hetero_client.training.trainer import Trainer
+from hetero_common.compute.device import Compute
+from hetero_common.records.rundir import RunDir
 from hetero_lab.methods.base import Training, evaluated_on, scores
 from hetero_lab.resuming import Snapshots
 from hetero_lab.settings import SimulationSettings
-from hetero_server.initial import InitialModel
-from hetero_server.roster import Observer
-from hetero_server.shared import SharedWeights
+from hetero_server.learning.initial_model import InitialModel
+from hetero_server.learning.shared_weights import SharedWeights
+from hetero_server.run.roster import Observer
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from hetero_client.data.shard import load_shards, load_test
 from hetero_client.device_model import DeviceModel
-from hetero_client.shards import load_shards, load_test
-from hetero_client.trainer import Trainer
-from hetero_common.compute import Compute
-from hetero_common.rundir import MODEL_FILE, RunDir
+from hetero_client.training.trainer import Trainer
+from hetero_common.compute.device import Compute
+from hetero_common.records.rundir import MODEL_FILE, RunDir
 from hetero_lab.methods.base import Training
 from hetero_lab.resuming import Snapshots
 from hetero_lab.settings import SimulationSettings
 from hetero_lab.simulation import SimulatedClient, simulate
 from hetero_server.build import build_engine
-from hetero_server.initial import InitialModel
-from hetero_server.results import results_table
-from hetero_server.roster import Observer
-from hetero_server.saving import Saving
+from hetero_server.learning.initial_model import InitialModel
+from hetero_server.run.checkpointing import Saving
+from hetero_server.run.results import results_table
+from hetero_server.run.roster import Observer
 
 
 def prepare(settings: SimulationSettings) -> Training:

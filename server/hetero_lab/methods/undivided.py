@@ -7,16 +7,23 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from hetero_client.trainer import Shard
-from hetero_common import normalization
-from hetero_common.aggregation import LayerStates
-from hetero_common.checkpoints import nested, within
-from hetero_common.compute import Compute, Learner, seed_step, seeded
-from hetero_common.logit_adjustment import adjusted_cross_entropy, logit_offsets, prior_counts
-from hetero_common.models import build_model
-from hetero_common.plan import Plan, StepAt
-from hetero_common.sampling import augment, batch_indices, derive_seed
-from hetero_common.weights import Weights, layer_states, load_states, numbered
+from hetero_client.data.shard import Shard
+from hetero_common.agreement.logit_adjustment import (
+    adjusted_cross_entropy,
+    logit_offsets,
+    prior_counts,
+)
+from hetero_common.agreement.plan import Plan
+from hetero_common.compute.augmentation import augment
+from hetero_common.compute.device import Compute
+from hetero_common.compute.learner import Learner
+from hetero_common.compute.sampling import batch_indices
+from hetero_common.compute.schedules import StepAt
+from hetero_common.compute.seeding import derive_seed, seed_step, seeded
+from hetero_common.models import build_model, normalization
+from hetero_common.records.checkpoints import nested, within
+from hetero_common.tensors.aggregation import LayerStates
+from hetero_common.tensors.weights import Weights, layer_states, load_states, numbered
 
 
 class Undivided:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
+from hetero_lab.reading.run import Measurement
+from hetero_lab.reading.spread import Spread
 from hetero_lab.report.curves import Offloading
-from hetero_lab.report.records import Measurement
-from hetero_lab.report.spread import Spread
 from hetero_lab.report.strands import Quantity, Strand
 
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))

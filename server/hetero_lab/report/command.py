@@ -15,12 +15,12 @@ from pydantic_settings import CliPositionalArg
 
 from hetero_common.command import run_command
 from hetero_common.errors import SettingsError
-from hetero_common.rundir import write_whole
+from hetero_common.records.rundir import write_whole
 from hetero_common.settings import Settings
-from hetero_lab.report.auditing import audit_runs
-from hetero_lab.report.grouping import group
+from hetero_lab.reading.grouping import group
+from hetero_lab.reading.reader import read_run
+from hetero_lab.report.audit_table import audit_runs
 from hetero_lab.report.making import PAGE_FILE, compare, report_on
-from hetero_lab.report.reading import read_run
 
 
 class ReportSettings(Settings, frozen=True):
@@ -69,7 +69,7 @@ def _report(settings: ReportSettings) -> None:
         for name, data in files.items():
             write_whole(output / name, data)
     except OSError as error:
-        raise SettingsError(f"--output {output} can not be written: {error.strerror}") from None
+        raise SettingsError(f"--output {output} cannot be written: {error.strerror}") from None
     print(f"the report is {output / PAGE_FILE}")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hetero_lab.report.records import Curve
+from hetero_lab.reading.run import Curve
 
 _EVERYTHING = -1e-9
 """Threshold below which no uncertainty lies, close enough to 0 to interpolate from."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hetero_common.errors import SettingsError
+from hetero_lab.reading.grouping import Group
+from hetero_lab.reading.run import Run
 from hetero_lab.report.charts import Chart, offload_chart, payload_chart, rounds_chart
-from hetero_lab.report.grouping import Group
 from hetero_lab.report.page import Figures, comparison_page, run_page
-from hetero_lab.report.records import Run
 from hetero_lab.report.strands import client_strands, cut_strands, group_strand, pooled, run_strand
 
 PAGE_FILE = "report.html"

@@ -9,11 +9,11 @@ import base64
 import html
 from collections.abc import Iterable, Mapping, Sequence
 
+from hetero_lab.reading.facts import common, facts, title
+from hetero_lab.reading.grouping import Group
+from hetero_lab.reading.run import Run
 from hetero_lab.report import tables
 from hetero_lab.report.charts import Chart
-from hetero_lab.report.facts import common, facts, title
-from hetero_lab.report.grouping import Group
-from hetero_lab.report.records import Run
 from hetero_lab.report.tables import Table
 from hetero_lab.report.template import FIGURE, PAGE, SECTION, TABLE
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hetero_lab.reading.grouping import Group
+from hetero_lab.reading.run import Measurement, Participant, Run
+from hetero_lab.reading.spread import Spread, mean
 from hetero_lab.report.curves import Offloading
-from hetero_lab.report.grouping import Group
-from hetero_lab.report.records import Measurement, Participant, Run
-from hetero_lab.report.spread import Spread, mean
 
 _MOST_LINES = 6
 """Clients that have a line each; more of them have one per cut layer."""

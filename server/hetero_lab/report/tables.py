@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from operator import attrgetter
 
-from hetero_lab.report.facts import OF_EACH_RUN, common, facts
-from hetero_lab.report.grouping import Group
-from hetero_lab.report.records import ByClass, Measurement, Participant, Run
-from hetero_lab.report.spread import Spread, mean
+from hetero_lab.reading.facts import OF_EACH_RUN, common, facts
+from hetero_lab.reading.grouping import Group
+from hetero_lab.reading.run import ByClass, Measurement, Participant, Run
+from hetero_lab.reading.spread import Spread, mean
 from hetero_lab.report.strands import (
     Quantity,
     Strand,

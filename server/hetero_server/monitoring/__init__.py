@@ -1,1 +1,4 @@
-"""What looks at a run and changes nothing: its metrics, its status, and the page of both."""
+"""The server as others see it: its page, its metrics, the status of a run.
+
+It is told what happens, and reads the rest off the run whenever somebody asks. It changes nothing.
+"""

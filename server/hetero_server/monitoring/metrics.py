@@ -20,7 +20,7 @@ from prometheus_client import (
 from prometheus_client.registry import Collector
 
 from hetero_common.errors import HeteroError, ServerFault
-from hetero_server.work import BoundaryWork, Outcome, SaveWork, StepWork, Work
+from hetero_server.run.work import BoundaryWork, Outcome, SaveWork, StepWork, Work
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # not annotated
 

@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from hetero_common.logs import RoundLines
-from hetero_common.plan import Plan
-from hetero_common.status import MemberStatus, RunStatus
-from hetero_server.engine import Engine
-from hetero_server.members import Member
+from hetero_common.agreement.plan import Plan
+from hetero_common.agreement.status import MemberStatus, RunStatus
+from hetero_common.records.logs import RoundLines
 from hetero_server.monitoring.chronicle import Chronicle
 from hetero_server.monitoring.metrics import Metrics
 from hetero_server.monitoring.readings import Readings
-from hetero_server.phase import Phase
-from hetero_server.work import BoundaryWork, Outcome, Work
+from hetero_server.run.engine import Engine
+from hetero_server.run.member import Member
+from hetero_server.run.phase import Phase
+from hetero_server.run.work import BoundaryWork, Outcome, Work
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from hetero_common.version import __version__
-from hetero_server.engine import Engine
-from hetero_server.members import Member, MemberState
 from hetero_server.monitoring.chronicle import Chronicle
-from hetero_server.phase import Phase
+from hetero_server.run.engine import Engine
+from hetero_server.run.member import Member, MemberState
+from hetero_server.run.phase import Phase
 
 
 class Readings(Collector):

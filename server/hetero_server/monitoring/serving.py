@@ -12,9 +12,9 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 
-from hetero_common.credentials import certificates_for, is_loopback, read_certificates
 from hetero_common.errors import SettingsError
-from hetero_server.access import TokenOwners
+from hetero_common.wire.credentials import certificates_for, is_loopback, read_certificates
+from hetero_server.auth.identity import TokenOwners
 from hetero_server.monitoring.monitor import Monitor
 from hetero_server.monitoring.site import build_site
 
@@ -49,7 +49,7 @@ async def page(
         The address of the page; None if there is none.
 
     Raises:
-        SettingsError: The address can not be listened on, or may not like this.
+        SettingsError: The address cannot be listened on, or may not like this.
     """
     if http == "off":
         yield None
@@ -127,6 +127,6 @@ def _bind(address: str) -> socket.socket:
         return socket.create_server((host, int(port)), family=family)
     except OSError:
         raise SettingsError(
-            f"can not serve the page on {address}: the port is in use or the address is not this "
+            f"cannot serve the page on {address}: the port is in use or the address is not this "
             "machine's; choose another --http, port 0 takes any free one, off does without"
         ) from None

@@ -22,7 +22,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from hetero_common.version import __version__
-from hetero_server.access import TokenOwners
+from hetero_server.auth.identity import TokenOwners
 from hetero_server.monitoring.monitor import Monitor
 
 _HEADERS = {

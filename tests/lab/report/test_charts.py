@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hetero_lab.reading.grouping import Group
+from hetero_lab.reading.reader import read_run
+from hetero_lab.reading.run import Measurement, Participant, Payload
 from hetero_lab.report.charts import Chart, Role, Scale
-from hetero_lab.report.grouping import Group
 from hetero_lab.report.making import comparison_charts, run_charts
-from hetero_lab.report.reading import read_run
-from hetero_lab.report.records import Measurement, Participant, Payload
-from lab.report.made_up import CURVE, labels, measured, participant, run_of
 from lab.test_simulation import SMALL
+from support.sample_runs import CURVE, labels, measured, participant, run_of
 
 if TYPE_CHECKING:
     from conftest import Simulate

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hetero_common.rundir import METRICS_FILE
+from hetero_common.records.rundir import METRICS_FILE
 from hetero_lab.report import main
-from lab.report.made_up import evaluation_event, joined, round_event, write_run
+from support.sample_runs import evaluation_event, joined, round_event, write_run
 
 Capture = pytest.CaptureFixture[str]
 
@@ -66,8 +66,8 @@ def test_several_runs_are_compared_under_their_labels(run: Path, tmp_path: Path)
             ("RUN", "--audit", "--output", "OUT"),
             "--audit makes no page: leave --output and --labels out",
         ),
-        (("RUN", "--output", "FILE"), "--output FILE can not be written: File exists"),
-        (("RUN", "--output", "FILE/x"), "--output FILE/x can not be written: Not a directory"),
+        (("RUN", "--output", "FILE"), "--output FILE cannot be written: File exists"),
+        (("RUN", "--output", "FILE/x"), "--output FILE/x cannot be written: Not a directory"),
     ],
 )
 def test_wrong_flags_are_bad_input(

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hetero_client.early_exit import Answers
-from hetero_common.control import OperatingPoint
+from hetero_client.exits.rule import Answers
+from hetero_common.agreement.control import OperatingPoint
+from hetero_lab.reading.run import Curve
 from hetero_lab.report.curves import Offloading
-from hetero_lab.report.records import Curve
-from lab.report.made_up import CURVE
+from support.sample_runs import CURVE
 
 images = st.lists(
     st.tuples(st.floats(0, 1, width=32), st.booleans(), st.booleans()), min_size=2, max_size=30

@@ -12,7 +12,7 @@ from PIL import Image
 from hetero_lab.report import drawing
 from hetero_lab.report.charts import Chart, Line, Panel, Role, Scale
 from hetero_lab.report.making import run_charts
-from lab.report.made_up import CURVE, measured, participant, run_of
+from support.sample_runs import CURVE, measured, participant, run_of
 
 
 def lines_called(*names: str) -> tuple[Line, ...]:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hetero_lab.report.grouping import Group
+from hetero_lab.reading.grouping import Group
+from hetero_lab.reading.reader import read_run
+from hetero_lab.reading.run import Incident, Participant, Run
 from hetero_lab.report.making import PAGE_FILE, compare, report_on
-from hetero_lab.report.reading import read_run
-from hetero_lab.report.records import Incident, Participant, Run
-from lab.report.made_up import CURVE, measured, participant, planned, run_of
 from lab.test_simulation import SMALL
+from support.sample_runs import CURVE, measured, participant, planned, run_of
 
 if TYPE_CHECKING:
     from conftest import Simulate

@@ -11,9 +11,9 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from hetero_common.errors import RefusedInput
-from hetero_server.members import MemberState
-from server.engine_run import Run
-from server.monitoring.told import watched
+from hetero_server.run.member import MemberState
+from support.engine_run import Run
+from support.monitored_run import watched
 
 ROOT = Path(__file__).parents[3]
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboard.json"

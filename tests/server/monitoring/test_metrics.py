@@ -9,13 +9,13 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from hetero_common.errors import Quarantined, RefusedInput
-from hetero_server.members import MemberState
+from hetero_server.learning.shared_weights import SharedWeights
 from hetero_server.monitoring.metrics import Metrics
 from hetero_server.monitoring.monitor import Monitor
-from hetero_server.shared import SharedWeights
-from hetero_server.work import BoundaryWork
-from server.engine_run import Run, a_batch
-from server.monitoring.told import watched
+from hetero_server.run.member import MemberState
+from hetero_server.run.work import BoundaryWork
+from support.engine_run import Run, a_batch
+from support.monitored_run import watched
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

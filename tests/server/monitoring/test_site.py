@@ -12,12 +12,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from hetero_common.errors import SettingsError
-from hetero_server.access import TokenOwners
+from hetero_server.auth.identity import TokenOwners
 from hetero_server.monitoring.monitor import Monitor
 from hetero_server.monitoring.serving import page
 from hetero_server.monitoring.site import build_site
-from server.engine_run import Run
-from server.monitoring.told import watched
+from support.engine_run import Run
+from support.monitored_run import watched
 
 
 def a_visitor(monitor: Monitor | None = None, **doors: object) -> TestClient:

@@ -1,0 +1,5 @@
+"""The way to a server: all gRPC of the client.
+
+Calls, the training stream, what has arrived on it, when to try again. The rest of the client knows
+the protocol `Link` alone, so that a link in memory or through a gateway can take its place.
+"""

@@ -1,0 +1,225 @@
+"""Who is in a run: registrations, returns, departures, and who of them is waited for."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Collection, Sequence
+
+from hetero_common.agreement.control import Evaluate, StartRound
+from hetero_common.agreement.plan import Plan
+from hetero_common.errors import HeteroError, RefusedInput, Superseded
+from hetero_server.learning.aggregation import Contribution
+from hetero_server.learning.initial_model import InitialModel
+from hetero_server.run.checks import require_class_counts
+from hetero_server.run.member import GONE, Member, MemberState
+from hetero_server.run.work import JoinWork, LeaveWork
+
+log = logging.getLogger(__name__)
+
+Observer = Callable[..., None]
+"""(event, **fields): called for everything a run records."""
+
+_GONE_FOR_GOOD = (MemberState.LEFT, MemberState.EVICTED)
+
+
+class Roster:
+    """The clients of a run by their ids.
+
+    Args:
+        plan: The agreement of the run.
+        initial: Its model.
+        errand: Called with what the strategy has to do about a member.
+        observe: Told who came and went.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        initial: InitialModel,
+        errand: Callable[[JoinWork | LeaveWork], None],
+        observe: Observer,
+    ) -> None:
+        self.members: dict[str, Member] = {}
+        self._plan = plan
+        self._initial = initial
+        self._errand = errand
+        self._observe = observe
+
+    def participants(self) -> list[Member]:
+        """Whom the current round counts on, by id."""
+        members = (member for member in self.members.values() if member.in_round)
+        return sorted(members, key=lambda member: member.client_id)
+
+    def awaited(self) -> list[Member]:
+        """Whom the current round or evaluation waits for, done or not."""
+        return [member for member in self.members.values() if member.is_awaited]
+
+    def attached(self) -> list[Member]:
+        """Whose stream is open."""
+        return [member for member in self.members.values() if member.attached]
+
+    def gather(self) -> list[Member]:
+        """Who is counted on in a new round: those that are there, and those that may come back."""
+        for member in self.members.values():
+            member.in_round = member.attached or member.is_awaited
+            if member.in_round:
+                self.house(member)
+            elif member.state is MemberState.STALE:
+                self.unhouse(member)
+        return [member for member in self.members.values() if member.in_round]
+
+    def register(
+        self,
+        client_id: str,
+        cut_layer: int,
+        shard_size: int,
+        held: Collection[int],
+        round_: int,
+        class_counts: Sequence[int] = (),
+    ) -> Member:
+        """Let a client in, as itself if it can go on from where it was, else as a new one.
+
+        Raises:
+            CutLayerOutOfRange: The model has no such cut layer.
+            RefusedInput: The shard cannot fill a batch, or its classes are not told as they must.
+        """
+        self._initial.require_cut(cut_layer)
+        if shard_size < 2:
+            raise RefusedInput(f"a shard of {shard_size} images is too small: 2 are the least")
+        counts = require_class_counts(class_counts, shard_size, self._plan)
+        steps = self._plan.steps_for(shard_size)
+        newcomer = Member(client_id, cut_layer, shard_size, steps, counts)
+        known = self.members.get(client_id)
+        if known is None:
+            return self._join(newcomer, round_)
+        if not _can_go_on(known, newcomer, held, round_):
+            self.dismiss(known, MemberState.EVICTED, Superseded(client_id), round_)
+            return self._join(newcomer, round_)
+        if known.attached:
+            known.outbox.append(Superseded(client_id))
+            known.attached = False
+        known.enter(MemberState.EVICTED, "another process goes on")
+        heir = self.members[client_id] = known.succeed()
+        heir.base = known.completed if known.completed in held else None
+        first = heir.received if heir.is_awaited else None
+        self._observe("returned", client=client_id, round=round_, base=heir.base, first_step=first)
+        return heir
+
+    def _join(self, member: Member, round_: int) -> Member:
+        self.members[member.client_id] = member
+        self._observe(
+            "joined",
+            client=member.client_id,
+            cut_layer=member.cut_layer,
+            shard_size=member.shard_size,
+            round=round_,
+        )
+        return member
+
+    def lose(self, member: Member, round_: int) -> None:
+        """Its connection is gone; it may come back."""
+        if member.state in GONE:
+            return
+        member.enter(MemberState.STALE, MemberState.STALE.value)
+        member.attached = False
+        if not member.in_round:
+            self.unhouse(member)
+        self._forget_stranger(member)
+        self._tell_departure(member, round_)
+
+    def dismiss(
+        self, member: Member, state: MemberState, error: HeteroError | None, round_: int
+    ) -> None:
+        """It is gone for good, and is told the error if there is one."""
+        if member.state in _GONE_FOR_GOOD:
+            return
+        member.enter(state, str(error) if error else state.value)
+        member.attached = member.in_round = False
+        member.drop_queue()
+        if error is not None:
+            member.outbox.append(error)
+        self.unhouse(member)
+        self._forget_stranger(member)
+        self._tell_departure(member, round_, error)
+
+    def _tell_departure(
+        self, member: Member, round_: int, error: HeteroError | None = None
+    ) -> None:
+        reason = None if error is None else type(error).__name__
+        self._observe(
+            "left",
+            client=member.client_id,
+            state=member.state.name,
+            round=round_,
+            reason=reason,
+        )
+
+    def _forget_stranger(self, member: Member) -> None:
+        """Who was never told to train has left nothing to remember it by."""
+        if member.completed is None and self.members.get(member.client_id) is member:
+            del self.members[member.client_id]
+
+    def release(self, member: Member, why: str, round_: int) -> None:
+        """The round goes on without it; what it has sent in time counts."""
+        member.released = True
+        member.drop_queue()
+        log.warning("round %d goes on without client %s: %s", round_, member.client_id, why)
+        self._observe("released", client=member.client_id, round=round_, why=why)
+
+    def house(self, member: Member) -> None:
+        """See to it that the strategy holds server layers for a member."""
+        if not member.housed:
+            member.housed = True
+            self._errand(JoinWork(member))
+
+    def unhouse(self, member: Member) -> None:
+        """A member's server layers can go."""
+        if member.housed:
+            member.housed = False
+            self._errand(LeaveWork(member))
+
+
+def _can_go_on(known: Member, newcomer: Member, held: Collection[int], round_: int) -> bool:
+    if known.state in _GONE_FOR_GOOD:
+        return False
+    for what in ("cut_layer", "shard_size", "class_counts"):
+        if getattr(known, what) != getattr(newcomer, what):
+            return False
+    # Before the first step of its first round there is nothing yet that it could have lost.
+    untouched = known.is_awaited and known.first_round == round_ and known.received == 0
+    return known.completed in held or untouched
+
+
+def missed_directive(
+    member: Member, evaluating: bool, averaged: bool
+) -> StartRound | Evaluate | None:
+    """What a member that is back in its round is still to do.
+
+    Args:
+        member: Awaited by the current round.
+        evaluating: The round has closed and is being evaluated.
+        averaged: Clients pull averaged weights each round; it may have lost what it has pulled.
+    """
+    if evaluating:
+        if member.asked is None or member.evaluation is not None:
+            return None
+        return dataclasses.replace(member.asked, pull_state=member.asked.pull_state or averaged)
+    if member.start is None or member.report is not None:
+        return None
+    pull = member.start.pull_state or averaged
+    return dataclasses.replace(member.start, pull_state=pull, first_step=member.received)
+
+
+def contributions(participants: Sequence[Member], uniform: bool) -> list[Contribution]:
+    """What each one gives to the averages: by what was applied of it, or the same as any other."""
+    return [
+        Contribution(
+            member.client_id,
+            member.cut_layer,
+            1.0 if uniform else float(member.pending_samples),
+            member.pushed,
+            member.applied,
+        )
+        for member in participants
+    ]
