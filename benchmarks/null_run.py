@@ -28,7 +28,8 @@ from hetero_server.net.listener import Front
 from hetero_server.net.service import HeteroSplitService
 from hetero_server.run.engine import Engine
 from hetero_server.run.orders import arrival
-from hetero_server.runner import ComputeThread, Runner
+from hetero_server.compute_thread import ComputeThread
+from hetero_server.runner import Runner
 
 CUT_LAYER = 3
 BATCH = 64

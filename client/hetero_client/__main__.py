@@ -24,13 +24,15 @@ from hetero_client.progress import Progress, Watcher
 from hetero_client.settings import ClientSettings
 from hetero_client.stopping import stoppable
 from hetero_client.training.checkpointing import Keeping
+from hetero_client.training.feedback_journal import JOURNAL_FILE, FeedbackJournal
 from hetero_client.training.participation import Identity, Participation
-from hetero_client.training.trainer import Trainer
+from hetero_client.training.trainer import PrefixTrainer
 from hetero_common.agreement.plan import Plan
 from hetero_common.command import run_command, wide_console
 from hetero_common.compute.device import Compute
 from hetero_common.errors import SettingsError
 from hetero_common.models import build_model
+from hetero_common.records.cadence import Cadence
 from hetero_common.records.checkpoints import CHECKPOINTS, CheckpointStore
 from hetero_common.records.logs import speak_as
 from hetero_common.records.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE, RunDir
@@ -79,7 +81,7 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
     shard = load_shard(settings, plan, *parse_shard(settings.shard), settings.cuts())
     test = load_test(settings.dataset, settings.data_dir, plan)
     steps = plan.steps_for(len(shard.labels))
-    trainer = Trainer(plan, client_id, model, shard, steps)
+    trainer = PrefixTrainer(plan, client_id, model, shard, steps)
     identity = Identity(client_id, status.run.run_id, len(shard.labels))
     log.info(
         "joining run %s: cut layer %d, %d images, %d steps a round, %d rounds",
@@ -94,6 +96,9 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
         store = CheckpointStore(path / CHECKPOINTS, identity.run_id, model.fingerprint)
         # What is not averaged, nobody else has.
         seconds = settings.checkpoint_seconds if plan.averages_clients else 0.0
+        journal = None
+        if plan.feedback != "none":
+            journal = FeedbackJournal(path / JOURNAL_FILE, identity.run_id)
         Participation(
             plan,
             identity,
@@ -102,8 +107,9 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
             test,
             rule=settings.exit_rule,
             eval_samples=settings.eval_samples,
-            run_dir=run_dir,
-            keeping=Keeping(store, seconds),
+            record=run_dir.event,
+            states=Keeping(store, Cadence(seconds)),
+            journal=journal,
             watchers=watchers,
         ).run()
         metadata = {

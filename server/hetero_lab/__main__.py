@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from hetero_common.command import run_command
+from hetero_common.records.cadence import Cadence
 from hetero_common.records.checkpoints import CHECKPOINTS
 from hetero_common.records.rundir import PLAN_FILE, SETTINGS_FILE, RunDir
 from hetero_common.settings import as_yaml
@@ -45,7 +46,7 @@ def _run(settings: SimulationSettings) -> None:
             shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
             run_dir.write(SETTINGS_FILE, as_yaml(settings))
             run_dir.write(PLAN_FILE, settings.plan().model_dump_json(indent=2))
-        snapshots = Snapshots(path, name, settings.checkpoint_seconds)
+        snapshots = Snapshots(path, name, Cadence(settings.checkpoint_seconds))
         run_dir.event("started", run=name, version=__version__, torch=torch.__version__)
         try:
             train(run_dir, _observer(run_dir), snapshots)

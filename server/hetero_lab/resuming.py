@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +12,7 @@ import yaml
 from torch import Tensor
 
 from hetero_common.errors import SettingsError
+from hetero_common.records.cadence import Cadence
 from hetero_common.records.checkpoints import (
     CHECKPOINTS,
     Checkpoint,
@@ -62,12 +62,16 @@ class JointStore(CheckpointStore):
             tensors |= nested(f"parts/{name}", part.checkpoint())
         super().write(replace(checkpoint, tensors=tensors))
 
+    def of_part(self, name: str, checkpoint: Checkpoint) -> Checkpoint:
+        """What a checkpoint of this store holds of one part."""
+        return Checkpoint(checkpoint.round, within(f"parts/{name}", checkpoint.tensors))
+
     def restore(self) -> Checkpoint | None:
         """The newest good checkpoint, if there is one; all parts go on from it."""
         newest = self.newest()
         if newest is not None:
             for name, part in self._parts.items():
-                part.restore(within(f"parts/{name}", newest.tensors))
+                part.restore(self.of_part(name, newest).tensors)
         return newest
 
 
@@ -77,22 +81,18 @@ class Snapshots:
     Args:
         run_dir: Its directory.
         run: Its name.
-        seconds: Between snapshots, at least.
-        clock: Seconds from any origin.
+        cadence: Seconds between snapshots, at least.
     """
 
-    def __init__(
-        self, run_dir: Path, run: str, seconds: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.seconds = seconds
+    def __init__(self, run_dir: Path, run: str, cadence: Cadence) -> None:
+        self.cadence = cadence
         self._folder = run_dir / CHECKPOINTS
-        self._run = run
-        self._clock = clock
+        self.run = run
         self._folder.mkdir(exist_ok=True)
 
     def store(self, name: str, parts: Mapping[str, Part]) -> JointStore:
         """For the states of some parts that are trained together."""
-        return JointStore(self._folder / name, self._run, parts)
+        return JointStore(self._folder / name, self.run, parts)
 
     def rounds(self, count: int, name: str, parts: Mapping[str, Part]) -> Iterator[int]:
         """The rounds that are still to be trained; after the last, and in between, parts are kept.
@@ -104,13 +104,13 @@ class Snapshots:
         """
         store = self.store(name, parts)
         newest = store.restore()
-        written = self._clock()
+        self.cadence.begin()
         for round_ in range(0 if newest is None else newest.round + 1, count):
             yield round_
-            if self._clock() - written >= self.seconds or round_ + 1 == count:
+            if self.cadence.is_due or round_ + 1 == count:
                 write_if_possible(store, Checkpoint(round_, {}))
                 store.keep_newest(KEPT)
-                written = self._clock()
+                self.cadence.begin()
 
     def drop(self) -> None:
         """The run is over: there is nothing to go on with."""

@@ -22,20 +22,19 @@ from rich.console import Console
 from hetero_common.command import run_command
 from hetero_common.compute.device import Compute
 from hetero_common.errors import SettingsError
+from hetero_common.records.cadence import Cadence
 from hetero_common.records.checkpoints import CHECKPOINTS, CheckpointStore
 from hetero_common.records.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE, RunDir, read_events
 from hetero_common.settings import as_yaml
 from hetero_common.version import __version__
 from hetero_server.build import build_engine
 from hetero_server.host import Host
-from hetero_server.learning.initial_model import InitialModel, load_run
-from hetero_server.learning.strategies.sequential import Sequential
+from hetero_server.learning.initial_model import InitialModel
 from hetero_server.run.checkpointing import Saving, require_resumable
 from hetero_server.run.engine import Engine
-from hetero_server.run.orders import arrival
-from hetero_server.run.phase import Phase
 from hetero_server.run.results import results_table
 from hetero_server.run.roster import Observer
+from hetero_server.run.served_model import ServedModel
 from hetero_server.runner import Runner
 from hetero_server.settings import ServerSettings
 
@@ -80,7 +79,7 @@ async def _train(settings: ServerSettings) -> Path | None:
             observe = _both(run_dir.event, host.monitor.observe)
             begin = partial(_begin, settings, initial, run_dir.path, run_id, observe)
             engine = await host.compute.run(begin)
-            async with host.serving(engine, run_id) as runner:
+            async with host.training(engine, run_id) as runner:
                 await _until_over(runner)
             return _conclude(runner, run_dir)
 
@@ -104,7 +103,7 @@ def _begin(
         clients=settings.clients,
         credits=settings.credits,
         observe=observe,
-        saving=Saving(store, settings.checkpoint_every, settings.checkpoint_seconds),
+        saving=Saving(store, settings.checkpoint_every, Cadence(settings.checkpoint_seconds)),
     )
     engine.begin(store.newest() if settings.resume else None)
     return engine
@@ -147,20 +146,10 @@ def _leave_off_on_signals(runner: Runner) -> None:
 
 async def _serve(settings: ServerSettings, run: Path) -> None:
     async with Host.open(settings) as host:
-        engine = await host.compute.run(partial(_finished, settings, run))
-        async with host.serving(engine, run.name):
+        model = await host.compute.run(partial(ServedModel, run, settings.device))
+        async with host.serving(model, run.name):
             log.info("answering predictions with the model of %s", run)
             await asyncio.Event().wait()
-
-
-def _finished(settings: ServerSettings, run: Path) -> Engine:
-    initial = load_run(run)
-    plan = initial.plan
-    strategy = Sequential(plan, Compute(settings.device, plan.precision), initial.fresh)
-    strategy.add("everyone", cut_layer=1)
-    engine = Engine(plan, initial, strategy, arrival)
-    engine.phase = Phase.SERVING
-    return engine
 
 
 if __name__ == "__main__":

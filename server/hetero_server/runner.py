@@ -5,51 +5,17 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
 
 from hetero_common.errors import ServerUnreachable
 from hetero_common.records.logs import enter_round
+from hetero_server.compute_thread import ComputeThread
 from hetero_server.monitoring.monitor import Monitor
 from hetero_server.run.engine import Engine
 from hetero_server.run.phase import Phase
-from hetero_server.stragglers import Attendance
-
-T = TypeVar("T")
+from hetero_server.stragglers import Stragglers
 
 _LOOK_SECONDS = 1.0
-
-
-class ComputeThread:
-    """The one thread that torch computes in."""
-
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
-        self._since: float | None = None
-
-    @property
-    def busy_seconds(self) -> float:
-        """How long the function that runs there has been running; 0 if there is none."""
-        since = self._since
-        return 0.0 if since is None else time.monotonic() - since
-
-    async def run(self, function: Callable[[], T]) -> T:
-        """Run `function` there and wait for what it returns."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._timed, function)
-
-    def close(self) -> None:
-        """Finish what runs and end the thread."""
-        self._executor.shutdown()
-
-    def _timed(self, function: Callable[[], T]) -> T:
-        self._since = time.monotonic()
-        try:
-            return function()
-        finally:
-            self._since = None
 
 
 class Runner:
@@ -61,8 +27,7 @@ class Runner:
     Args:
         engine: The run.
         compute: Where it computes.
-        heartbeat: Seconds between two signs of life on a training stream.
-        attendance: Sees to it that nobody is waited for in vain; None: everybody is.
+        stragglers: Sees to it that nobody is waited for in vain; None: everybody is.
         idle_timeout: Seconds without a single client after which the run is over.
         monitor: Told what happens, and how long everything took.
     """
@@ -72,17 +37,15 @@ class Runner:
         engine: Engine,
         compute: ComputeThread,
         *,
-        heartbeat: float = 10.0,
-        attendance: Attendance | None = None,
+        stragglers: Stragglers | None = None,
         idle_timeout: float = math.inf,
         monitor: Monitor | None = None,
     ) -> None:
         self.engine = engine
         self.compute = compute
-        self.heartbeat = heartbeat
         self.left_off = ""
         """Why the run was left off before its end; empty if it was not."""
-        self._attendance = attendance
+        self._stragglers = stragglers
         self._idle_timeout = idle_timeout
         self.monitor = monitor or Monitor()
         self._changed = asyncio.Event()
@@ -110,9 +73,9 @@ class Runner:
         somebody = clock()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            if self._attendance is not None:
-                self._attendance.look(clock())
-                if self._attendance.is_overdue(clock()):
+            if self._stragglers is not None:
+                self._stragglers.look(clock())
+                if self._stragglers.is_overdue(clock()):
                     self._over.set()
             if self.engine.roster.attached() or self.engine.phase is Phase.WAITING:
                 somebody = clock()

@@ -30,12 +30,12 @@ _REMEMBERED = 20  # rounds
 class _Seen:
     """How far a member had come, and since when it has been there."""
 
-    progress: int
+    activity: int
     since: float
 
 
 @dataclass
-class Attendance:
+class Stragglers:
     """Releases the members of an engine that are waited for in vain.
 
     Args:
@@ -68,7 +68,7 @@ class Attendance:
         done, limit = len(awaited) - len(missing), self.limit()
         enough = done and done >= self.quorum * len(awaited) and now - self._since > limit
         for member in missing:
-            if member.queue:
+            if member.progress.queue:
                 continue
             silent = now - self._seen[member.client_id].since
             if enough:
@@ -112,12 +112,13 @@ class Attendance:
     def _note_progress(self, now: float) -> None:
         for member in self.engine.members.values():
             seen = self._seen.get(member.client_id)
-            if seen is None or seen.progress != member.progress or member.queue:
-                self._seen[member.client_id] = _Seen(member.progress, now)
+            is_active = seen is None or seen.activity != member.activity
+            if is_active or member.progress.queue:
+                self._seen[member.client_id] = _Seen(member.activity, now)
 
     def _is_done(self, member: Member) -> bool:
         if self.engine.phase is Phase.EVALUATING:
-            return member.evaluation is not None
+            return member.progress.evaluation is not None
         return member.is_done
 
     def _others_wait(self, member: Member, awaited: list[Member], done: int) -> bool:

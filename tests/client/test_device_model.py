@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hetero_client.training.trainer import Trainer
+from hetero_client.training.trainer import PrefixTrainer
 from hetero_common.models.exits import ExitHeadKind, build_exit
 from support.plain_client import device_model, plan_of, some_images
 
@@ -79,7 +79,7 @@ def test_a_client_has_the_exits_that_the_plan_says(kind: ExitHeadKind) -> None:
 def test_the_loss_is_the_sum_over_the_exits_and_trains_each_of_them() -> None:
     plan = plan_of(exits="all")
     model = device_model(plan, cut_layer=3)
-    trainer = Trainer(plan, "c", model, some_images(20), 4)
+    trainer = PrefixTrainer(plan, "c", model, some_images(20), 4)
     before = model.weights()
     sent = trainer.forward(0, 0)
     assert trainer._pending is not None
@@ -99,7 +99,7 @@ def test_the_loss_is_the_sum_over_the_exits_and_trains_each_of_them() -> None:
 def test_the_server_teaches_every_exit() -> None:
     plan = plan_of(exits="all", feedback="logits", exit_weight=0.0)
     model = device_model(plan, cut_layer=3)
-    trainer = Trainer(plan, "c", model, some_images(20), 4)
+    trainer = PrefixTrainer(plan, "c", model, some_images(20), 4)
     before = model.weights().exits
     trainer.forward(0, 0)
     trainer.backward(0, 0, torch.randn(6, 10))

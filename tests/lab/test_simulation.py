@@ -17,7 +17,7 @@ from torch import nn
 from hetero_client.data.shard import Shard, load_shard, load_test
 from hetero_client.device_model import DeviceModel
 from hetero_client.exits.rule import DEFAULT_RULE
-from hetero_client.training.trainer import Trainer
+from hetero_client.training.trainer import PrefixTrainer
 from hetero_common.agreement.plan import Plan
 from hetero_common.compute.augmentation import augment
 from hetero_common.compute.device import Compute
@@ -29,7 +29,7 @@ from hetero_common.settings import load
 from hetero_common.tensors.weights import Weights, layer_states, numbered, read_file
 from hetero_lab.__main__ import main
 from hetero_lab.settings import SimulationSettings
-from hetero_lab.simulation import SimulatedClient, simulate
+from hetero_lab.simulation import InNoFile, SimulatedClient, simulate
 from hetero_server.build import build_engine
 from hetero_server.learning.initial_model import InitialModel
 from hetero_server.run.engine import Engine
@@ -235,14 +235,11 @@ def run_registering_in(order: Sequence[int], *flags: str) -> tuple[Engine, dict[
     for index in order:
         name, cut_layer = f"client-{index + 1}", settings.cuts()[index]
         shard = load_shard(settings, plan, index, settings.clients)
-        member = engine.register(name, cut_layer, len(shard.labels))
-        model = DeviceModel(plan, cut_layer, compute)
-        trainer = Trainer(plan, name, model, shard, member.steps)
-        clients.append(
-            SimulatedClient(engine, member, trainer, test, rule=DEFAULT_RULE, eval_samples=50)
-        )
-    simulate(engine, clients)
-    return engine, {c.member.client_id: c.trainer.model.weights() for c in clients}
+        model, count = DeviceModel(plan, cut_layer, compute), len(shard.labels)
+        trainer = PrefixTrainer(plan, name, model, shard, plan.steps_for(count))
+        clients.append(SimulatedClient(name, trainer, count, test, DEFAULT_RULE, 50, InNoFile()))
+    simulate(engine, "run", clients)
+    return engine, {client.client_id: client.trainer.model.weights() for client in clients}
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def plan() -> Plan:
         lr_schedule="constant",
         momentum=0.0,
         weight_decay=0.0,
+        wire="fp32",
     )
 
 

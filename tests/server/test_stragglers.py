@@ -8,7 +8,7 @@ import pytest
 
 from hetero_server.run.member import MemberState
 from hetero_server.run.phase import Phase
-from hetero_server.stragglers import Attendance
+from hetero_server.stragglers import Stragglers
 from support.engine_run import Run, a_pair, an_evaluation
 
 
@@ -19,10 +19,10 @@ class Watch:
     run: Run
     quorum: float = 0.5
     now: float = 0.0
-    attendance: Attendance = field(init=False)
+    attendance: Stragglers = field(init=False)
 
     def __post_init__(self) -> None:
-        self.attendance = Attendance(self.run.engine, patience=60.0, quorum=self.quorum)
+        self.attendance = Stragglers(self.run.engine, patience=60.0, quorum=self.quorum)
         self.attendance.look(self.now)
 
     def wait(self, seconds: float) -> None:

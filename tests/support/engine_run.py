@@ -18,8 +18,8 @@ from hetero_common.tensors import codec
 from hetero_common.tensors.aggregation import LayerStates
 from hetero_common.tensors.weights import Weights
 from hetero_server.learning.initial_model import InitialModel
+from hetero_server.learning.step_outcome import StepOutcome
 from hetero_server.learning.strategies import ClientBatch, one_by_one
-from hetero_server.learning.suffix import StepResult
 from hetero_server.run.checkpointing import Saving
 from hetero_server.run.engine import Engine
 from hetero_server.run.member import Batch, Member
@@ -45,6 +45,7 @@ class FakeStrategy:
         applied: Client, step and first value of the activation of each batch.
         drawn: What each step drew from torch's generator.
         forgotten: Client and step of which BatchNorm's statistics were to forget.
+        wire: How the feedback travels.
         offsets: What the logits of each client's last step were adjusted by.
     """
 
@@ -53,6 +54,7 @@ class FakeStrategy:
     applied: list[tuple[str, StepAt, float]] = field(default_factory=list)
     drawn: dict[tuple[str, StepAt], float] = field(default_factory=dict)
     feedback: Tensor | None = None
+    wire: str = "fp32"
     forgotten: list[tuple[str, int]] = field(default_factory=list)
     offsets: dict[str, Tensor | None] = field(default_factory=dict)
 
@@ -62,17 +64,18 @@ class FakeStrategy:
     def remove(self, client_id: str) -> None:
         self.clients.pop(client_id, None)
 
-    def step(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
+    def step(self, batches: Sequence[ClientBatch]) -> list[StepOutcome | RefusedInput]:
         return one_by_one(self._train, batches)
 
-    def _train(self, batch: ClientBatch) -> StepResult:
+    def _train(self, batch: ClientBatch) -> StepOutcome:
         client_id, activation, at = batch.client_id, batch.activation, batch.at
         assert client_id in self.clients, "a step of a client that was never added"
         self.offsets[client_id] = batch.offsets
         self.applied.append((client_id, at, float(activation[0, 0])))
         self.drawn[client_id, at] = float(torch.rand(()))
         peak = float(activation.abs().max())
-        return StepResult(0.5, 1, self.feedback, gradient_norm=2.0, activation_peak=peak)
+        feedback = None if self.feedback is None else codec.encode(self.feedback, self.wire)
+        return StepOutcome(0.5, 1, feedback, gradient_norm=2.0, activation_peak=peak)
 
     def nbytes(self) -> int:
         return 0
@@ -108,6 +111,12 @@ def a_batch(round_: int, step: int, value: float = 0.0, rows: int = 2) -> Batch:
     return Batch(round_, step, payload, [0] * rows)
 
 
+def hand_in(engine: Engine, client_id: str, batch: Batch) -> None:
+    """Announce a batch, and hand it over whole, as the service does."""
+    engine.admit(client_id, batch.round, batch.step, batch.labels, batch.rows)
+    engine.submit(client_id, batch)
+
+
 def an_evaluation(round_: int) -> Evaluation:
     return Evaluation(round_, 10, 0.5, 0.6, 0.4, 0.7, 0.3)
 
@@ -127,7 +136,7 @@ class Run:
         **changes: object,
     ) -> None:
         self.plan = PLAN.model_copy(update=changes)
-        self.strategy = FakeStrategy()
+        self.strategy = FakeStrategy(wire=self.plan.wire)
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.engine = Engine(
             self.plan,
@@ -159,7 +168,7 @@ class Run:
 
     def send(self, client_id: str, *steps: int, value: float = 0.0) -> None:
         for step in steps:
-            self.engine.submit(client_id, a_batch(self.engine.round, step, value))
+            hand_in(self.engine, client_id, a_batch(self.engine.round, step, value))
 
     def push(self, client_id: str) -> None:
         weights = self.engine.shared.for_cut(self.member(client_id).cut_layer)

@@ -18,13 +18,14 @@ from hetero_common.version import PROTOCOL_VERSION
 from hetero_common.wire import messages, rpc
 from hetero_common.wire.frames import frames
 from hetero_server.auth.certs import Authority
+from hetero_server.compute_thread import ComputeThread
 from hetero_server.learning.initial_model import InitialModel
 from hetero_server.learning.strategies.sequential import Sequential
-from hetero_server.net.listener import Front
+from hetero_server.net.listener import Listener
 from hetero_server.net.service import HeteroSplitService
 from hetero_server.run.engine import Engine
 from hetero_server.run.orders import arrival
-from hetero_server.runner import ComputeThread, Runner
+from hetero_server.runner import Runner
 from hetero_server.settings import LimitSettings
 from hetero_splitee.v1 import service_pb2 as pb
 
@@ -130,11 +131,16 @@ class House:
 
 def a_service(
     limits: LimitSettings = LimitSettings(),  # noqa: B008 - frozen
-) -> HeteroSplitService:
+) -> tuple[HeteroSplitService, Runner]:
     """A run that waits for its first client."""
     initial = InitialModel(PLAN)
     engine = Engine(PLAN, initial, Sequential(PLAN, Compute(), initial.fresh), arrival, clients=1)
-    return HeteroSplitService(Runner(engine, ComputeThread()), "run", "sequential", limits)
+    runner = Runner(engine, ComputeThread())
+    runner.monitor.watch(engine, "run", "sequential")
+    service = HeteroSplitService(
+        engine, "run", runner.compute, runner.monitor, runner.changed, limits=limits
+    )
+    return service, runner
 
 
 @contextlib.asynccontextmanager
@@ -142,14 +148,14 @@ async def _house(
     limits: LimitSettings = LimitSettings(),  # noqa: B008 - frozen
     **doors: Any,
 ) -> AsyncIterator[House]:
-    service = a_service(limits)
-    front = await Front.open("127.0.0.1:0", limits=limits, **doors)
+    service, runner = a_service(limits)
+    front = await Listener.open("127.0.0.1:0", limits=limits, **doors)
     front.serve(service)
     try:
-        yield House(service.runner.engine, f"127.0.0.1:{front.port}")
+        yield House(runner.engine, f"127.0.0.1:{front.port}")
     finally:
         await front.close()
-        service.runner.compute.close()
+        runner.compute.close()
 
 
 def visit(scene: Callable[[House], T], **doors: Any) -> T:

@@ -1,12 +1,14 @@
-"""What has arrived on a training stream, for the thread that trains."""
+"""What has arrived on a training stream, and what is on its way there."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -25,25 +27,38 @@ class Outgoing:
     labels: Tensor
 
 
+class Condition(AbstractContextManager[Any], Protocol):
+    """What `Inbox` takes of a `threading.Condition`."""
+
+    def wait_for(self, predicate: Callable[[], object]) -> object:
+        """Wait until it is true."""
+
+    def notify_all(self) -> None:
+        """Let whoever waits look again."""
+
+
 class Inbox:
-    """Filled by the thread that reads the stream, emptied by the one that trains.
+    """Filled by whoever reads the stream, emptied by the thread that trains.
 
     Every wait ends with the stream's error, once that has failed.
 
     Args:
         credits: Batches that may be unacknowledged.
+        changed: How the thread that trains waits for what arrives.
     """
 
-    def __init__(self, credits: int = 0) -> None:
-        self._changed = threading.Condition()
+    def __init__(self, credits: int = 0, changed: Condition | None = None) -> None:
+        self._changed: Condition = changed or threading.Condition()
         self._credits = credits
         self._window: dict[tuple[int, int], Outgoing] = {}
         self._directives: deque[Directive] = deque()
         self._answers: dict[tuple[int, int], Payload | None] = {}
         self._error: HeteroError | None = None
         self._heard = time.monotonic()
+        self.bytes_returned = 0
+        """Payload of the feedback that was taken out."""
 
-    # The thread that reads.
+    # Whoever reads the stream.
 
     def direct(self, directive: Directive) -> None:
         """A directive has arrived."""
@@ -101,7 +116,10 @@ class Inbox:
         """Wait for what the server returns of a step; None if it came too late for that."""
         with self._changed:
             self._wait(lambda: (round_, step) in self._answers)
-            return self._answers.pop((round_, step))
+            answer = self._answers.pop((round_, step))
+        if answer is not None:
+            self.bytes_returned += answer.data.nbytes
+        return answer
 
     def is_under_way(self, round_: int, step: int) -> bool:
         """Whether this batch is not acknowledged yet."""
@@ -113,8 +131,26 @@ class Inbox:
         with self._changed:
             return [self._window[key] for key in sorted(self._window)]
 
-    def carry_over(self, batches: list[Outgoing]) -> None:
-        """These were on their way when the last stream broke, and count here."""
+    def lacking(self, round_: int, first_step: int, next_step: int) -> list[Outgoing] | None:
+        """After a broken stream: the batches on their way that the server lacks, to be sent again.
+
+        Args:
+            round_: The round that goes on.
+            first_step: The first step that the server lacks.
+            next_step: The first one that has not been sent at all.
+
+        Returns:
+            None if the server lacks one that it had acknowledged, and that is gone here.
+        """
+        held = [batch for batch in self.unacknowledged() if batch.round == round_]
+        if first_step < (held[0].step if held else next_step):
+            return None
+        lacking = [batch for batch in held if batch.step >= first_step]
+        self.carry_over(lacking)
+        return lacking
+
+    def carry_over(self, batches: Sequence[Outgoing]) -> None:
+        """Count these as on their way, and no others."""
         with self._changed:
             self._window = {(batch.round, batch.step): batch for batch in batches}
 

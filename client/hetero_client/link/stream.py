@@ -19,14 +19,12 @@ from hetero_common.agreement.control import (
     Report,
     StartRound,
 )
+from hetero_common.agreement.heartbeats import is_lost
 from hetero_common.errors import HeteroError, Mismatch, RefusedInput, ServerUnreachable
 from hetero_common.tensors.codec import Payload
 from hetero_common.wire import messages
 from hetero_common.wire.frames import Assembler, Frame, frames
 from hetero_splitee.v1 import service_pb2 as pb
-
-_SILENT_BEATS = 3
-"""Heartbeats that may fail to come before the server counts as lost."""
 
 Item = Frame[Any] | Message
 
@@ -92,7 +90,7 @@ class TrainingStream:
     def _beat(self) -> None:
         """Say something regularly, and notice when the other side no longer does."""
         while not self._closed.wait(self._heartbeat):
-            if self.inbox.silence > _SILENT_BEATS * self._heartbeat:
+            if is_lost(self.inbox.silence, self._heartbeat):
                 silence = f"nothing came from the server for {self.inbox.silence:.0f} s"
                 self.inbox.fail(ServerUnreachable(silence))
                 self._give_up()

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from hetero_client.link.calls import Calls
 from hetero_client.link.inbox import Inbox, Outgoing
+from hetero_client.link.protocol import Registration
 from hetero_client.link.retrying import pauses
 from hetero_client.link.stream import Item, TrainingStream
-from hetero_common.agreement.control import Directive, Report
+from hetero_common.agreement.control import Report
 from hetero_common.agreement.plan import Plan
 from hetero_common.agreement.status import RunStatus
 from hetero_common.errors import ServerUnreachable, VersionMismatch
@@ -32,20 +33,6 @@ from hetero_splitee.v1 import service_pb2 as pb
 log = logging.getLogger(__name__)
 
 _PREDICTIONS_AHEAD = 4
-
-
-@dataclass(frozen=True)
-class Registration:
-    """What the server grants.
-
-    Attributes:
-        credits: Batches that may be unacknowledged.
-        base_round: The round whose end the client goes on from; None if it starts anew.
-    """
-
-    credits: int
-    base_round: int | None
-    heartbeat: float
 
 
 @dataclass(frozen=True)
@@ -86,17 +73,19 @@ class ServerLink:
         self.connect_timeout = connect_timeout
         self._calls = Calls(address, certs, token, insecure=insecure)
         self._wire_dtype = wire_dtype
-        self._inbox = Inbox()
+        self.inbox = Inbox()
         self._stream: TrainingStream | None = None
         self._registration: Registration | None = None
+        self._heartbeat = 0.0
         self.bytes_sent = 0
         """Payload of activations and weights, without frame headers."""
         self.bytes_received = 0
-        """Payload of feedback, weights and probabilities."""
+        """Payload of weights and probabilities, and of feedback on earlier streams."""
 
     def traffic(self) -> dict[str, int]:
         """What has been sent and received so far, by the names of docs/runs.md."""
-        return {"bytes_sent": self.bytes_sent, "bytes_received": self.bytes_received}
+        received = self.bytes_received + self.inbox.bytes_returned
+        return {"bytes_sent": self.bytes_sent, "bytes_received": received}
 
     def status(self) -> ServerStatus:
         """Ask what the server trains, waiting for a server that is not up yet.
@@ -133,6 +122,15 @@ class ServerLink:
         self._wire_dtype = plan.wire
         return ServerStatus(messages.status_from_wire(answer), plan, answer.fingerprint)
 
+    def run_id(self) -> str:
+        """Ask which run the server trains.
+
+        Raises:
+            ServerUnreachable: Nobody answers.
+            VersionMismatch: The server speaks another protocol version.
+        """
+        return self.status_now().run.run_id
+
     def register(
         self,
         client_id: str,
@@ -150,7 +148,7 @@ class ServerLink:
             client_id: Stable name of this client.
             cut_layer: Its last layer.
             shard_size: Its training images.
-            fingerprint: Of its model.
+            fingerprint: Tells its model from others.
             run_id: The run it was in before, if it was.
             held_rounds: Rounds of that run whose end it can go back to.
             class_counts: Its training images of each class, with logit adjustment.
@@ -174,24 +172,23 @@ class ServerLink:
             30.0,
         )
         self._calls.enter_session(answer.session)
-        self._registration = Registration(
-            answer.credits,
-            answer.base_round if answer.HasField("base_round") else None,
-            answer.heartbeat_seconds,
-        )
+        base = answer.base_round if answer.HasField("base_round") else None
+        self._registration = Registration(answer.credits, base)
+        self._heartbeat = answer.heartbeat_seconds
         return self._registration
 
     def open(self) -> None:
         """Open the training stream; directives arrive from now on."""
         assert self._registration is not None, "a client registers first"
-        unacknowledged = self._inbox.unacknowledged()
+        unacknowledged = self.inbox.unacknowledged()
         self._hang_up()
-        self._inbox = Inbox(self._registration.credits)
-        self._inbox.carry_over(unacknowledged)
+        self.bytes_received += self.inbox.bytes_returned
+        self.inbox = Inbox(self._registration.credits)
+        self.inbox.carry_over(unacknowledged)
         self._stream = TrainingStream(
             lambda requests: self._calls.stream("Train", requests, wait_for_ready=True),
-            self._inbox,
-            self._registration.heartbeat,
+            self.inbox,
+            self._heartbeat,
             self._calls.give_up,
         )
 
@@ -200,67 +197,18 @@ class ServerLink:
         self._hang_up()
         self._calls.redial()
 
-    def next_directive(self) -> Directive:
-        """Wait for what to do next. Raises HeteroError when the stream has broken."""
-        return self._inbox.next_directive()
+    def pauses(self) -> Iterator[float]:
+        """Seconds to wait before each new try to reach a server that is lost."""
+        return pauses(self.connect_timeout)
 
-    @property
-    def has_directive(self) -> bool:
-        """Whether the server wants something else by now."""
-        return self._inbox.has_directive
+    def wait(self, seconds: float) -> None:
+        """Wait before a new try."""
+        time.sleep(seconds)
 
-    def send_batch(self, round_: int, step: int, activation: Tensor, labels: Tensor) -> None:
-        """Hand a batch (B, ...) with labels (B,) to the stream; waits while credits are used up.
-
-        The activation is finite: `Trainer.forward` gives no other.
-        """
-        payload = codec.encode(activation, self._wire_dtype, known_finite=True)
-        batch = Outgoing(round_, step, payload, labels)
-        self._inbox.take_credit(batch)
-        self._send(batch)
-
-    def is_under_way(self, round_: int, step: int) -> bool:
-        """Whether this batch was sent and is not acknowledged yet."""
-        return self._inbox.is_under_way(round_, step)
-
-    def send_again(self, round_: int, first_step: int, next_step: int) -> bool:
-        """After a broken stream: send what the server lacks of the batches that were on their way.
-
-        Args:
-            round_: The round that goes on.
-            first_step: The first one that the server lacks.
-            next_step: The first one that has not been sent at all.
-
-        Returns:
-            False if the server lacks one that it had acknowledged, and that is gone here.
-        """
-        held = [batch for batch in self._inbox.unacknowledged() if batch.round == round_]
-        if first_step < (held[0].step if held else next_step):
-            return False
-        lacking = [batch for batch in held if batch.step >= first_step]
-        self._inbox.carry_over(lacking)
-        for batch in lacking:
-            self._send(batch)
-        return True
-
-    def forget_sent(self) -> None:
-        """What is on its way does not count any more."""
-        self._inbox.carry_over([])
-
-    def feedback(self, round_: int, step: int) -> Tensor | None:
-        """Wait for what the server returns of a step: its gradient or its logits.
-
-        None if the server has nothing to return, because the step came too late or twice.
-        """
-        payload = self._inbox.feedback(round_, step)
-        if payload is None:
-            return None
-        self.bytes_received += payload.data.nbytes
-        return codec.decode(payload)
-
-    def drain(self) -> None:
-        """Wait until every batch is acknowledged."""
-        self._inbox.drain()
+    def send(self, batch: Outgoing) -> None:
+        """Put a batch on its way that has taken a credit of the inbox."""
+        assert self._stream is not None, "batches answer a directive"
+        self.bytes_sent += self._stream.send_batch(batch)
 
     def report(self, report: Report) -> None:
         """Tell the server that a round or an evaluation is done."""
@@ -359,10 +307,6 @@ class ServerLink:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-
-    def _send(self, batch: Outgoing) -> None:
-        assert self._stream is not None, "batches answer a directive"
-        self.bytes_sent += self._stream.send_batch(batch)
 
     def _probabilities(self, answer: pb.PredictResponse) -> Tensor:
         self.bytes_received += len(answer.probabilities)

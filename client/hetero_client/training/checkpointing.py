@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
+from torch import Tensor
+
+from hetero_common.records.cadence import Cadence
 from hetero_common.records.checkpoints import Checkpoint, CheckpointStore
 
 _OWN = 2
 """Its own choices that are left: of the newest, the server may not have heard yet."""
+
+
+class States(Protocol):
+    """A client's states at the ends of rounds; `Keeping` holds them for a process of its own."""
+
+    def keep(self, round_: int, state: Callable[[], Mapping[str, Tensor]], *, asked: bool) -> None:
+        """Take the state at the end of a round, which is now.
+
+        Args:
+            round_: The round.
+            state: Copies the state; called if it is wanted.
+            asked: It has to be found again after a restart.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+
+    def flush(self) -> None:
+        """Write what is not yet.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+
+    def rounds(self) -> list[int]:
+        """Rounds whose end there is to go back to, ascending."""
+
+    def load(self, round_: int) -> Checkpoint | None:
+        """The state at the end of a round, for the caller to change; None if it is not there."""
+
+    def prune(self, keep_from: int) -> None:
+        """Forget the ends of all rounds before `keep_from`."""
 
 
 class Keeping:
@@ -18,36 +53,31 @@ class Keeping:
 
     Args:
         store: What outlives the process.
-        seconds: Between states that are written without being asked for, at least.
-        clock: Seconds from any origin.
+        cadence: Seconds between states that are written without being asked for, at least.
     """
 
     def __init__(
         self,
         store: CheckpointStore,
-        seconds: float,
-        clock: Callable[[], float] = time.monotonic,
+        cadence: Cadence,
     ) -> None:
         self._store = store
-        self._seconds = seconds
-        self._clock = clock
-        self._written = clock()
+        self._cadence = cadence
         self._newest: Checkpoint | None = None
         self._own: list[int] = []
 
-    def keep(self, checkpoint: Checkpoint, *, asked: bool) -> None:
+    def keep(self, round_: int, state: Callable[[], Mapping[str, Tensor]], *, asked: bool) -> None:
         """Take a state; it is written if it is asked for, or if the last is old enough.
 
         Raises:
             OSError: It cannot be written; it is held in memory all the same.
         """
-        self._newest = checkpoint
+        checkpoint = self._newest = Checkpoint(round_, state())
         # The server may have had it go back: what was kept of this round on is replaced, or stale.
-        self._own = [round_ for round_ in self._own if round_ < checkpoint.round]
-        now = self._clock()
-        if not asked and now - self._written < self._seconds:
+        self._own = [own for own in self._own if own < round_]
+        if not asked and not self._cadence.is_due:
             return
-        self._written = now
+        self._cadence.begin()
         self._store.write(checkpoint)
         if not asked:
             self._own.append(checkpoint.round)

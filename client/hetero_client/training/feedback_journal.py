@@ -18,7 +18,7 @@ import hashlib
 import logging
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from safetensors.torch import load
 from torch import Tensor
@@ -30,6 +30,45 @@ log = logging.getLogger(__name__)
 JOURNAL_FILE = "feedback.journal"
 HEAD = struct.Struct("<Q32s")
 """Before each record: the bytes that follow, and the SHA-256."""
+
+
+class Journal(Protocol):
+    """What the server returned for each step of a round; `FeedbackJournal` outlives the process."""
+
+    @property
+    def held(self) -> int:
+        """The steps below this one have a record."""
+
+    def begin(self, round_: int, first_step: int) -> None:
+        """Take up what is there of a round; `first_step` is the first that the server lacks."""
+
+    def feedback(self, step: int) -> Tensor | None:
+        """What the server returned for a step that is held: None if nothing."""
+
+    def keep(self, step: int, feedback: Tensor | None) -> None:
+        """Add the step that comes next."""
+
+    def drop(self) -> None:
+        """The run is over."""
+
+
+class NoJournal:
+    """For a client that never comes back as another process: it keeps nothing."""
+
+    held = 0
+
+    def begin(self, round_: int, first_step: int) -> None:
+        """Nothing is there of any round."""
+
+    def feedback(self, step: int) -> Tensor | None:
+        """Nothing."""
+        return None
+
+    def keep(self, step: int, feedback: Tensor | None) -> None:
+        """Forget it."""
+
+    def drop(self) -> None:
+        """Nothing is there."""
 
 
 class FeedbackJournal:

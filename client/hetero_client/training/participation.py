@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 
@@ -12,12 +11,12 @@ from torch import Tensor
 from hetero_client.data.shard import Shard
 from hetero_client.exits.evaluation import evaluate
 from hetero_client.exits.rule import ExitRule
-from hetero_client.link.retrying import pauses
-from hetero_client.link.transport import Registration, ServerLink
+from hetero_client.link.inbox import Outgoing
+from hetero_client.link.protocol import Link, Registration
 from hetero_client.progress import Watcher
-from hetero_client.training.checkpointing import Keeping
-from hetero_client.training.feedback_journal import JOURNAL_FILE, FeedbackJournal
-from hetero_client.training.trainer import Sent, Trainer
+from hetero_client.training.checkpointing import States
+from hetero_client.training.feedback_journal import Journal
+from hetero_client.training.protocol import Sent, Trainer
 from hetero_common.agreement.control import Evaluate, Finish, StartRound
 from hetero_common.agreement.plan import Plan
 from hetero_common.errors import (
@@ -27,9 +26,8 @@ from hetero_common.errors import (
     Superseded,
     UnknownSession,
 )
-from hetero_common.records.checkpoints import Checkpoint
 from hetero_common.records.logs import enter_round
-from hetero_common.records.rundir import RunDir
+from hetero_common.tensors import codec
 
 log = logging.getLogger(__name__)
 
@@ -63,18 +61,19 @@ class Identity:
 
 
 class Participation:
-    """Trainer, link and run directory, wired together.
+    """Trainer, link and what is kept, wired together.
 
     Args:
         plan: The agreement of the run.
         identity: Of this client, and of the run.
-        link: To the server.
+        link: The way to the server.
         trainer: Trains the device's part.
         test: The whole test split.
         rule: When the exit answers.
         eval_samples: Test images of an evaluation before the last one.
-        run_dir: Where metrics go.
-        keeping: Holds the states at the ends of rounds.
+        record: Called with what is worth recording, as docs/runs.md describes it.
+        states: Holds the states at the ends of rounds.
+        journal: Holds what the server returns, in a run with feedback; None in others.
         watchers: Told how it goes.
     """
 
@@ -82,14 +81,15 @@ class Participation:
         self,
         plan: Plan,
         identity: Identity,
-        link: ServerLink,
+        link: Link,
         trainer: Trainer,
         test: Shard,
         *,
         rule: ExitRule,
         eval_samples: int,
-        run_dir: RunDir,
-        keeping: Keeping,
+        record: Callable[..., None],
+        states: States,
+        journal: Journal | None,
         watchers: Sequence[Watcher],
     ) -> None:
         self._plan = plan
@@ -99,12 +99,10 @@ class Participation:
         self._test = test
         self._rule = rule
         self._eval_samples = eval_samples
-        self._run_dir = run_dir
-        self._keeping = keeping
+        self._record = record
+        self._states = states
+        self._journal = journal
         self._watchers = watchers
-        self._journal: FeedbackJournal | None = None
-        if plan.feedback != "none":
-            self._journal = FeedbackJournal(run_dir.path / JOURNAL_FILE, identity.run_id)
         self._base: int | None = None  # the round whose end the trainer goes on from
         self._underway: _Underway | None = None
 
@@ -119,14 +117,14 @@ class Participation:
         except Superseded:
             raise  # the newer process keeps its own states, in the same place
         except BaseException:
-            self._write_down(self._keeping.flush)
+            self._write_down(self._states.flush)
             raise
 
     def _take_part(self) -> None:
         self._join()
         while True:
             try:
-                match self._link.next_directive():
+                match self._link.inbox.next_directive():
                     case StartRound() as start:
                         self._train(start)
                     case Evaluate() as request:
@@ -147,7 +145,7 @@ class Participation:
         hold that any more, so the next registration does without.
         """
         while True:
-            held = self._keeping.rounds()
+            held = self._states.rounds()
             base = self._register(held).base_round
             if base is None:
                 self._start_anew()
@@ -175,32 +173,31 @@ class Participation:
         if self._base is not None:
             log.warning("the server does not know this client's state: it starts anew")
         self._base = self._underway = None
-        self._link.forget_sent()
+        self._link.inbox.carry_over(())
         self._trainer.start_anew()
 
     def _restore(self, base: int) -> bool:
         """Go back to the end of a round; False if there is no good checkpoint of it any more."""
-        checkpoint = self._keeping.load(base)
+        checkpoint = self._states.load(base)
         if checkpoint is None:
             return False
         log.info("going on from the end of round %d", base + 1)
         self._trainer.restore(checkpoint.tensors)
         self._base, self._underway = base, None
-        self._link.forget_sent()
+        self._link.inbox.carry_over(())
         return True
 
     def _rejoin(self, why: HeteroError) -> None:
         """Register again, and again, ever more slowly."""
-        for pause in pauses(self._link.connect_timeout):
+        for pause in self._link.pauses():
             log.warning("lost the server (%s): trying again in %.1f s", why, pause)
-            time.sleep(pause)
+            self._link.wait(pause)
             try:
                 self._link.redial()
-                status = self._link.status_now()
-                if status.run.run_id != self._identity.run_id:
+                if self._link.run_id() != self._identity.run_id:
                     raise Mismatch("the server is in another run by now: start this client anew")
                 self._join()
-                self._run_dir.event("rejoined", base=self._base)
+                self._record("rejoined", base=self._base)
                 for watcher in self._watchers:
                     watcher.rejoined()
                 return
@@ -217,14 +214,14 @@ class Participation:
         enter_round(start.round)
         underway = self._begin(start)
         for step in range(underway.step, start.steps):
-            if self._link.has_directive:
+            if self._link.inbox.has_directive:
                 break
             self._step(underway, step)
             for watcher in self._watchers:
                 watcher.step(start.round, step, start.steps)
         else:
-            self._link.drain()
-        if not self._link.has_directive:
+            self._link.inbox.drain()
+        if not self._link.inbox.has_directive:
             self._finish_round(start)
         elif self._underway is underway:
             self._underway = None  # the round has closed without this client
@@ -236,11 +233,14 @@ class Participation:
             first, following = start.first_step, underway.step
             if self._journal is not None:
                 first = min(first, following)  # its feedback is still to come
-            if self._link.send_again(start.round, first, following):
+            lacking = self._link.inbox.lacking(start.round, first, following)
+            if lacking is not None:
+                for batch in lacking:
+                    self._link.send(batch)
                 underway.first_step = first
                 return underway
             self._go_back()
-        self._link.forget_sent()  # of a round that has closed without them
+        self._link.inbox.carry_over(())  # nothing of a round that has closed without them
         if start.pull_state:
             self._trainer.pull(self._link.pull_state())
         if self._base is None:
@@ -272,11 +272,16 @@ class Participation:
 
     def _step(self, underway: _Underway, step: int) -> None:
         """One step; after a break it goes on where it was."""
-        round_, link = underway.round, self._link
+        round_, inbox = underway.round, self._link.inbox
         if underway.sent is None:
             underway.sent = self._trainer.forward(round_, step)
-        if step >= underway.first_step and not link.is_under_way(round_, step):
-            link.send_batch(round_, step, underway.sent.activation, underway.sent.labels)
+        if step >= underway.first_step and not inbox.is_under_way(round_, step):
+            sent = underway.sent
+            # `Trainer.forward` gives no activation that is not finite.
+            payload = codec.encode(sent.activation, self._plan.wire, known_finite=True)
+            batch = Outgoing(round_, step, payload, sent.labels)
+            inbox.take_credit(batch)
+            self._link.send(batch)
         self._trainer.backward(round_, step, self._feedback(underway, step))
         underway.sent = None
         underway.step = step + 1
@@ -287,7 +292,8 @@ class Participation:
             return None
         if step < underway.first_step:
             return self._journal.feedback(step)
-        feedback = self._link.feedback(underway.round, step)
+        returned = self._link.inbox.feedback(underway.round, step)
+        feedback = None if returned is None else codec.decode(returned)
         self._journal.keep(step, feedback)
         return feedback
 
@@ -299,15 +305,14 @@ class Participation:
         report = self._trainer.round_done(start.round)
         self._link.report(report)
         self._underway = None
-        self._keeping.prune(start.keep_from)
-        self._run_dir.event("round", **self._link.traffic(), **asdict(report))
+        self._states.prune(start.keep_from)
+        self._record("round", **self._link.traffic(), **asdict(report))
         for watcher in self._watchers:
             watcher.round_done(report)
 
     def _save(self, round_: int, *, asked: bool) -> None:
         self._base = round_
-        state = Checkpoint(round_, self._trainer.checkpoint())
-        self._write_down(lambda: self._keeping.keep(state, asked=asked))
+        self._write_down(lambda: self._states.keep(round_, self._trainer.checkpoint, asked=asked))
 
     def _write_down(self, write: Callable[[], None]) -> None:
         try:
@@ -343,8 +348,6 @@ class Participation:
             round_=request.round,
         )
         self._link.report(evaluation)
-        self._run_dir.event(
-            "evaluation", **self._link.traffic(), last=request.last, **evaluation.record()
-        )
+        self._record("evaluation", **self._link.traffic(), last=request.last, **evaluation.record())
         for watcher in self._watchers:
             watcher.evaluated(evaluation)

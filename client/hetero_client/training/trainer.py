@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hetero_client.data.shard import Shard
 from hetero_client.device_model import DeviceModel
+from hetero_client.training.protocol import Sent
 from hetero_common.agreement.control import RoundDone
 from hetero_common.agreement.logit_adjustment import (
     adjusted_cross_entropy,
@@ -31,21 +32,13 @@ from hetero_common.tensors.weights import Weights
 
 
 @dataclass(frozen=True)
-class Sent:
-    """What the server gets of one step: activation (B, ...), labels (B,) int64."""
-
-    activation: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True)
 class _Pending:
     activation: Tensor
     logits: list[Tensor]
     loss: Tensor
 
 
-class Trainer:
+class PrefixTrainer:
     """Trains prefix and exits on a shard with the exits' own loss, the sum over all of them.
 
     Every random choice is a function of (seed, client id, round, step): the batch, its

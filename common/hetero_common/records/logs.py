@@ -44,9 +44,9 @@ def speak_as(who: str, rounds: int) -> None:
 
 
 def enter_round(round_: int) -> None:
-    """In which round they are."""
+    """In which round they are; of no account where nobody speaks of rounds, as in a simulation."""
     global _place
-    if _place.round != round_:
+    if _place.rounds and _place.round != round_:
         _place = replace(_place, round=round_)
 
 

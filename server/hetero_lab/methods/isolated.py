@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hetero_client.data.shard import Shard, load_shards, load_test
 from hetero_client.device_model import DeviceModel
-from hetero_client.training.trainer import Trainer
+from hetero_client.training.trainer import PrefixTrainer
 from hetero_common.compute.device import Compute
 from hetero_common.records.rundir import RunDir
 from hetero_lab.methods.base import Training, evaluated_on, scores
@@ -27,7 +27,7 @@ from hetero_server.run.roster import Observer
 class _Device:
     client_id: str
     model: DeviceModel
-    trainer: Trainer
+    trainer: PrefixTrainer
     steps: int
 
     def right(self, test: Shard, rows: int) -> Tensor:
@@ -49,7 +49,7 @@ def prepare(settings: SimulationSettings) -> Training:
         model = DeviceModel(plan, cut_layer, Compute(settings.device, plan.precision))
         model.load(shared.for_cut(cut_layer))
         steps = plan.steps_for(len(shard.labels))
-        trainer = Trainer(plan, client_id, model, shard, steps)
+        trainer = PrefixTrainer(plan, client_id, model, shard, steps)
         devices.append(_Device(client_id, model, trainer, steps))
 
     def run(run_dir: RunDir, observe: Observer, snapshots: Snapshots) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from hetero_client.data.shard import load_shards, load_test
+from hetero_client.data.shard import Shard, load_shards, load_test
 from hetero_client.device_model import DeviceModel
-from hetero_client.training.trainer import Trainer
+from hetero_client.training.trainer import PrefixTrainer
+from hetero_common.agreement.plan import Plan
 from hetero_common.compute.device import Compute
 from hetero_common.records.rundir import MODEL_FILE, RunDir
 from hetero_lab.methods.base import Training
 from hetero_lab.resuming import Snapshots
 from hetero_lab.settings import SimulationSettings
-from hetero_lab.simulation import SimulatedClient, simulate
+from hetero_lab.simulation import InNoFile, SimulatedClient, simulate
 from hetero_server.build import build_engine
 from hetero_server.learning.initial_model import InitialModel
 from hetero_server.run.checkpointing import Saving
@@ -31,7 +32,9 @@ def prepare(settings: SimulationSettings) -> Training:
 
     def run(run_dir: RunDir, observe: Observer, snapshots: Snapshots) -> None:
         trainers = {
-            client_id: Trainer(plan, client_id, model, shard, plan.steps_for(len(shard.labels)))
+            client_id: PrefixTrainer(
+                plan, client_id, model, shard, plan.steps_for(len(shard.labels))
+            )
             for client_id, model, shard in zip(names, models, shards, strict=True)
         }
         store = snapshots.store("run", trainers)
@@ -41,32 +44,33 @@ def prepare(settings: SimulationSettings) -> Training:
             compute,
             clients=count,
             observe=observe,
-            saving=Saving(store, seconds=snapshots.seconds),
+            saving=Saving(store, cadence=snapshots.cadence),
         )
-        newest = store.restore()
+        newest = store.newest()
         if newest is not None:
             engine.begin(newest)
-        held = () if newest is None else (newest.round,)
-        clients = []
-        for (client_id, trainer), shard in zip(trainers.items(), shards, strict=True):
-            cut_layer, size = trainer.model.cut_layer, len(shard.labels)
-            member = engine.register(client_id, cut_layer, size, held, trainer.class_counts)
-            clients.append(
-                SimulatedClient(
-                    engine,
-                    member,
-                    trainer,
-                    test,
-                    rule=settings.exit_rule,
-                    eval_samples=settings.eval_samples,
-                )
+        clients = [
+            SimulatedClient(
+                client_id,
+                trainer,
+                len(shard.labels),
+                test,
+                settings.exit_rule,
+                settings.eval_samples,
+                InNoFile(newest and store.of_part(client_id, newest)),
             )
-        simulate(engine, clients)
+            for (client_id, trainer), shard in zip(trainers.items(), shards, strict=True)
+        ]
+        simulate(engine, snapshots.run, clients)
         assert engine.model is not None, "a finished run has assembled its model"
         run_dir.write(MODEL_FILE, engine.model.to_bytes({"fingerprint": initial.fingerprint}))
-        for client in clients:
-            data = client.trainer.model.weights().to_bytes()
-            run_dir.write(f"{client.member.client_id}.safetensors", data)
+        for client_id, trainer in trainers.items():
+            data = trainer.model.weights().to_bytes()
+            run_dir.write(f"{client_id}.safetensors", data)
         Console().print(results_table(engine.members.values()))
 
     return run
+
+
+def _steps(plan: Plan, shard: Shard) -> int:
+    return plan.steps_for(len(shard.labels))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -79,8 +79,12 @@ class SharedWeights(Weights):
 
     def take(self, averaged: Weights) -> None:
         """Go on with these averages, of the layers and exits that they hold."""
-        self.layers |= averaged.layers
-        self.exits |= averaged.exits
+        self.layers = self.layers | averaged.layers
+        self.exits = self.exits | averaged.exits
+
+    def snapshot(self) -> SharedWeights:
+        """These weights, whatever is taken after them."""
+        return replace(self)
 
 
 def paired(pushed: Weights, before: Weights) -> Iterator[tuple[str, Tensor, Tensor]]:

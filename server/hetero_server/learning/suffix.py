@@ -16,9 +16,11 @@ from hetero_common.compute.learner import Learner
 from hetero_common.compute.schedules import StepAt
 from hetero_common.errors import NonFinite, RefusedInput
 from hetero_common.records.checkpoints import nested, within
+from hetero_common.tensors import codec
 from hetero_common.tensors.aggregation import LayerStates
-from hetero_common.tensors.codec import LARGEST_ACTIVATION
+from hetero_common.tensors.codec import LARGEST_ACTIVATION, Payload
 from hetero_common.tensors.weights import Weights, layer_states, load_states
+from hetero_server.learning.step_outcome import StepOutcome
 
 
 @dataclass(frozen=True)
@@ -49,28 +51,6 @@ class Entry:
             RefusedInput: A value is beyond `LARGEST_ACTIVATION`.
         """
         return cls(activation, labels, cut_layer, offsets, _require_bounded(activation))
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """Outcome of one server step.
-
-    Attributes:
-        loss: Mean cross-entropy over the batch, adjusted where the plan says so.
-        correct: Images of the batch that were classified right.
-        feedback: (B, ...) gradient of the loss at the activation, or (B, classes) logits, fp32 on
-            the CPU; None unless the plan asks for one.
-        gradient_norm: Of all layers that took part, before clipping.
-        activation_peak: Largest absolute value of the activation.
-        is_joint: Others' batches were in the step too, and are behind its loss and gradient.
-    """
-
-    loss: float
-    correct: int
-    feedback: Tensor | None
-    gradient_norm: float = 0.0
-    activation_peak: float = 0.0
-    is_joint: bool = False
 
 
 class Suffix:
@@ -117,7 +97,7 @@ class Suffix:
         cut_layer: int,
         at: StepAt,
         offsets: Tensor | None = None,
-    ) -> StepResult:
+    ) -> StepOutcome:
         """One optimizer step on an activation (B, ...) that enters after `cut_layer`.
 
         Layers up to the cut layer have no part in it and stay as they are. The loss is taken of the
@@ -131,7 +111,7 @@ class Suffix:
 
     def train_together(
         self, entries: Sequence[Entry], at: StepAt, deepest: int = 0
-    ) -> list[StepResult]:
+    ) -> list[StepOutcome]:
         """One optimizer step on the mean loss over the images of all entries.
 
         Each enters after its own cut layer; the layers behind it, and their BatchNorm, see it as
@@ -140,6 +120,7 @@ class Suffix:
 
         Raises:
             NonFinite: The loss or its gradient is not finite; no weight was changed.
+            RefusedInput: What the plan has a client get back does not fit the wire; likewise.
         """
         placed = [self._placed(entry) for entry in entries]
         order = sorted(range(len(entries)), key=lambda index: entries[index].cut_layer)
@@ -161,18 +142,25 @@ class Suffix:
         if not math.isfinite(objective.detach()):
             raise NonFinite("the server's loss on this batch")
         objective.backward()  # type: ignore[no-untyped-call]
+        answers = dict(zip(order, torch.split(joint.detach(), rows), strict=True))
+        in_order = [answers[index] for index in range(len(entries))]
+        # Before the weights change: a feedback that cannot be sent is a step that was not made.
+        feedback = [
+            self._feedback(entry.activation, own, len(joint))
+            for entry, own in zip(placed, in_order, strict=True)
+        ]
         norm = self._learner.step(at)
-        logits_of = dict(zip(order, torch.split(joint.detach(), rows), strict=True))
+        is_joint = len(entries) > 1
         return [
-            StepResult(
-                float(loss.detach() if len(entries) == 1 else _own_loss(entry, logits_of[i])),
-                int((logits_of[i].argmax(dim=1) == entry.labels).sum()),
-                self._feedback(entry.activation, logits_of[i], len(joint)),
+            StepOutcome(
+                float(_own_loss(entry, own) if is_joint else loss.detach()),
+                int((own.argmax(dim=1) == entry.labels).sum()),
+                returned,
                 norm,
                 entry.peak,
-                len(entries) > 1,
+                is_joint,
             )
-            for i, entry in enumerate(placed)
+            for entry, own, returned in zip(placed, in_order, feedback, strict=True)
         ]
 
     def _offsets(self, entries: Sequence[Entry]) -> Tensor | None:
@@ -193,17 +181,21 @@ class Suffix:
             offsets=None if entry.offsets is None else place(entry.offsets),
         )
 
-    def _feedback(self, entering: Tensor, logits: Tensor, rows: int) -> Tensor | None:
-        """Of one entry of a step that took in so many rows."""
+    def _feedback(self, entering: Tensor, logits: Tensor, rows: int) -> Payload | None:
+        """Encode what one entry of a step that took in so many rows gets back.
+
+        It is the gradient of the loss at the activation, (B, ...), or the logits, (B, classes).
+        """
         match self._plan.feedback:
             case "none":
                 return None
             case "logits":
-                return logits.float().cpu()
+                return codec.encode(logits.float().cpu(), self._plan.wire)
         gradient = entering.grad
         assert gradient is not None, "the plan asked for it"
         # Of the mean over the entry's own images, whoever else was in the step.
-        return (gradient * (rows / len(logits))).float().cpu()
+        own = (gradient * (rows / len(logits))).float().cpu()
+        return codec.encode(own, self._plan.wire)
 
     @torch.no_grad()
     def forget_statistics(self) -> None:

@@ -99,10 +99,10 @@ class Metrics:
         match work, outcome:
             case StepWork(parts), list() as results:
                 self._step_seconds.observe(seconds)
-                for (member, batch), result in zip(parts, results, strict=True):
+                for part, result in zip(parts, results, strict=True):
                     if not isinstance(result, HeteroError):
-                        self._batches.labels(member.cut_layer).inc()
-                        self._samples.labels(member.cut_layer).inc(batch.rows)
+                        self._batches.labels(part.cut_layer).inc()
+                        self._samples.labels(part.cut_layer).inc(part.batch.rows)
                         if result.feedback is not None:
                             back = result.feedback
                             self.sent("feedback", back.wire_dtype, back.data.nbytes)

@@ -13,7 +13,7 @@ from hetero_common.records.logs import RoundLines
 from hetero_server.monitoring.chronicle import Chronicle
 from hetero_server.monitoring.metrics import Metrics
 from hetero_server.monitoring.readings import Readings
-from hetero_server.run.engine import Engine
+from hetero_server.monitoring.watched import Watched
 from hetero_server.run.member import Member
 from hetero_server.run.phase import Phase
 from hetero_server.run.work import BoundaryWork, Outcome, Work
@@ -38,7 +38,7 @@ class Monitor:
         self.chronicle = Chronicle(clock)
         self._series = series
         self._clock = clock
-        self._engine: Engine | None = None
+        self._run: Watched | None = None
         self._about: tuple[str, str] = ("", "")
 
     def observe(self, event: str, **fields: Any) -> None:
@@ -55,28 +55,28 @@ class Monitor:
     def performed(self, work: Work, outcome: Outcome, seconds: float) -> None:
         """A piece of computing is done and booked, and took so long."""
         self.metrics.performed(work, outcome, seconds)
-        if isinstance(work, BoundaryWork) and self._engine is not None:
-            self._log_round(work.round, self._engine.plan.rounds)
+        if isinstance(work, BoundaryWork) and self._run is not None:
+            self._log_round(work.round, self._run.plan.rounds)
 
-    def watch(self, engine: Engine, run_id: str, strategy: str) -> None:
+    def watch(self, run: Watched, run_id: str, strategy: str) -> None:
         """There is a run to look at."""
-        self._engine, self._about = engine, (run_id, strategy)
-        self._lines = RoundLines(engine.plan.rounds)
-        about = {"run": run_id, "strategy": strategy, "model": engine.plan.model}
-        self.metrics.expose(Readings(engine, self.chronicle, about, self._series))
+        self._run, self._about = run, (run_id, strategy)
+        self._lines = RoundLines(run.plan.rounds)
+        about = {"run": run_id, "strategy": strategy, "model": run.plan.model}
+        self.metrics.expose(Readings(run, self.chronicle, about, self._series))
 
     def status(self) -> RunStatus | None:
         """How the run stands; None before there is one."""
-        engine = self._engine
-        if engine is None:
+        run = self._run
+        if run is None:
             return None
         saved_at = self.chronicle.saved_at
-        members = sorted(engine.members.values(), key=lambda m: (m.cut_layer, m.client_id))
+        members = sorted(run.members.values(), key=lambda m: (m.cut_layer, m.client_id))
         return RunStatus(
-            *(self._about[0], engine.phase.name, self._about[1], engine.plan.model),
-            round=engine.round,
-            rounds=engine.plan.rounds,
-            seconds_left=self._seconds_left(engine.phase, engine.plan),
+            *(self._about[0], run.phase.name, self._about[1], run.plan.model),
+            round=run.round,
+            rounds=run.plan.rounds,
+            seconds_left=self._seconds_left(run.phase, run.plan),
             saved_seconds=None if saved_at is None else max(0.0, self._clock() - saved_at),
             members=tuple(self._member(member) for member in members),
         )
@@ -102,13 +102,13 @@ class Monitor:
             member.client_id,
             member.cut_layer,
             member.state.name,
-            member.shard_size,
+            member.identity.shard_size,
             member.samples,
             self.chronicle.samples_per_second(member.client_id),
-            member.bytes_in,
-            member.bytes_out,
+            member.traffic.bytes_in,
+            member.traffic.bytes_out,
             None if heard is None else max(0.0, self._clock() - heard),
-            len(member.queue),
+            len(member.progress.queue),
             last.get("exit_accuracy"),
             last.get("server_accuracy"),
             last.get("threshold_accuracy"),

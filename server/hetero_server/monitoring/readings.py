@@ -11,25 +11,25 @@ from prometheus_client.registry import Collector
 
 from hetero_common.version import __version__
 from hetero_server.monitoring.chronicle import Chronicle
-from hetero_server.run.engine import Engine
+from hetero_server.monitoring.watched import Watched
 from hetero_server.run.member import Member, MemberState
 from hetero_server.run.phase import Phase
 
 
 class Readings(Collector):
-    """Reads an engine and its chronicle; nothing of it costs anything between two scrapes.
+    """Reads a run and its chronicle; nothing of it costs anything between two scrapes.
 
     Args:
-        engine: The run.
+        run: What is looked at.
         chronicle: What it has told.
         about: Labels of `hetero_run_info`.
         most: Clients that have series of their own, the first by their ids.
     """
 
     def __init__(
-        self, engine: Engine, chronicle: Chronicle, about: Mapping[str, str], most: int
+        self, run: Watched, chronicle: Chronicle, about: Mapping[str, str], most: int
     ) -> None:
-        self._engine = engine
+        self._run = run
         self._chronicle = chronicle
         self._about = {"version": __version__, **about}
         self._most = most
@@ -40,22 +40,22 @@ class Readings(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """All families, with the values of now."""
-        yield from self._run()
+        yield from self._about_run()
         yield from self._clients()
         yield from self._learning()
         yield from self._each_client()
 
-    def _run(self) -> Iterable[Metric]:
-        engine = self._engine
+    def _about_run(self) -> Iterable[Metric]:
+        run = self._run
         yield _family("run_info", "What is run.", {tuple(self._about.values()): 1.0}, *self._about)
-        phases = {(phase.name.lower(),): float(phase is engine.phase) for phase in Phase}
+        phases = {(phase.name.lower(),): float(phase is run.phase) for phase in Phase}
         yield _family("phase", "1 for the phase that the run is in.", phases, "phase")
-        yield _family("round", "The current round, counted from 0.", engine.round)
-        yield _family("rounds", "Rounds of the whole run.", engine.plan.rounds)
+        yield _family("round", "The current round, counted from 0.", run.round)
+        yield _family("rounds", "Rounds of the whole run.", run.plan.rounds)
         yield _family(
             "server_weights_bytes",
             "Weights and optimizer state of all server models or replicas.",
-            engine.performer.held_bytes,
+            run.held_bytes,
         )
         if self._chronicle.saved_at is not None:
             yield _family(
@@ -65,14 +65,14 @@ class Readings(Collector):
             )
 
     def _clients(self) -> Iterable[Metric]:
-        members = list(self._engine.members.values())
+        members = list(self._run.members.values())
         states = Counter(member.state for member in members)
         by_state = {(state.name.lower(),): float(states[state]) for state in MemberState}
         yield _family("clients", "Clients that the run knows, by state.", by_state, "state")
         cuts = Counter(member.cut_layer for member in members if member.attached)
         by_cut = {(str(cut),): float(count) for cut, count in sorted(cuts.items())}
         yield _family("connected_clients", "Clients with an open stream.", by_cut, "cut_layer")
-        queued = sum(len(member.queue) for member in members)
+        queued = sum(len(member.progress.queue) for member in members)
         yield _family("queued_batches", "Batches that wait for their step.", queued)
 
     def _learning(self) -> Iterable[Metric]:
@@ -103,7 +103,7 @@ class Readings(Collector):
             yield _family(name, text, _means(records.values(), field), "cut_layer")
 
     def _each_client(self) -> Iterable[Metric]:
-        members = sorted(self._engine.members.values(), key=lambda member: member.client_id)
+        members = sorted(self._run.members.values(), key=lambda member: member.client_id)
         shown = members[: self._most]
         yield _family(
             "clients_without_series",
@@ -167,13 +167,13 @@ _OF_EACH: tuple[tuple[_Make, str, str, Callable[[Member], float]], ...] = (
         _count,
         "client_received_bytes",
         "Payload that came from a client, since it registered.",
-        lambda member: member.bytes_in,
+        lambda member: member.traffic.bytes_in,
     ),
     (
         _count,
         "client_sent_bytes",
         "Payload that a client was sent, likewise.",
-        lambda member: member.bytes_out,
+        lambda member: member.traffic.bytes_out,
     ),
     (
         _family,

@@ -13,7 +13,13 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError
 
-from hetero_common.errors import HeteroError, RefusedInput, ServerFault, ServerUnreachable
+from hetero_common.errors import (
+    HeteroError,
+    NotTraining,
+    RefusedInput,
+    ServerFault,
+    ServerUnreachable,
+)
 from hetero_common.wire import rpc
 from hetero_server.auth.identity import Caller, Identify
 from hetero_server.net.limits import OpenCalls
@@ -32,7 +38,8 @@ class Guard:
         on_refusal: Told every error that a call is refused with.
 
     Attributes:
-        servicer: Has a method of a request and a `Caller` for each RPC; None while it is loading.
+        servicer: Has a method of a request and a `Caller` for each RPC, or for those that a server
+            which only serves has; None while it is loading.
     """
 
     def __init__(
@@ -82,7 +89,10 @@ class Guard:
     def _serve(self, method: MethodDescriptor, given: object, caller: Caller) -> Any:
         if self.servicer is None:
             raise ServerUnreachable("the server is still loading its model: try again")
-        return getattr(self.servicer, method.name)(given, caller)
+        serve = getattr(self.servicer, method.name, None)
+        if serve is None:
+            raise NotTraining("no training goes on here: a finished run is only being served")
+        return serve(given, caller)
 
     @contextlib.asynccontextmanager
     async def _passed(self, context: rpc.ServicerContext) -> AsyncIterator[Caller]:

@@ -11,7 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from hetero_common.wire import rpc
-from hetero_server.runner import ComputeThread
+from hetero_server.compute_thread import ComputeThread
 
 log = logging.getLogger(__name__)
 

@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import TypeVar
 
+from hetero_common.agreement.heartbeats import is_lost
+
 R = TypeVar("R")
 
-_SILENT_BEATS = 3
-"""Heartbeats that may fail to come before the other side counts as lost."""
 
-
-class Pulse:
+class Heartbeat:
     """Notes when something was heard and said, and wakes the stream when a heartbeat is due.
 
     A connection can be dead without ever being closed: the other side is frozen or its network is
@@ -48,7 +47,7 @@ class Pulse:
     def is_lost(self) -> bool:
         """Whether the other side has been silent for too long."""
         silence = self._loop.time() - self._heard
-        return self._listens and silence > _SILENT_BEATS * self._seconds
+        return self._listens and is_lost(silence, self._seconds)
 
     @property
     def is_due(self) -> bool:

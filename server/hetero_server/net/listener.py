@@ -26,7 +26,7 @@ _SPARE_CALLS = 1000
 """Calls beside those that are counted: health checks, and refusals on their way."""
 
 
-class Front:
+class Listener:
     """A gRPC server that answers health checks at once, and calls when there is a servicer.
 
     Attributes:
@@ -51,7 +51,7 @@ class Front:
         reflect: bool = False,
         limits: LimitSettings = LimitSettings(),  # noqa: B008 - frozen
         on_refusal: Callable[[HeteroError], None] = lambda error: None,
-    ) -> Front:
+    ) -> Listener:
         """Listen.
 
         Args:

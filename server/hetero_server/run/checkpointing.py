@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hetero_common.agreement.plan import Plan
 from hetero_common.errors import SettingsError
+from hetero_common.records.cadence import Cadence
 from hetero_common.records.checkpoints import (
     CHECKPOINTS,
     Checkpoint,
@@ -22,7 +22,7 @@ from hetero_common.records.checkpoints import (
 from hetero_common.records.rundir import read_plan
 from hetero_common.tensors.weights import Weights
 from hetero_server.learning.strategies import Strategy
-from hetero_server.run.member import KEPT_FIELDS, Member, MemberState
+from hetero_server.run.member import Member
 from hetero_server.run.work import Saved, SaveWork
 
 log = logging.getLogger(__name__)
@@ -36,23 +36,19 @@ class Saving:
 
     Args:
         store: Takes the checkpoints.
-        every: Rounds between them, at least; the last round always has one.
-        seconds: Between them, at least.
-        clock: Seconds from any origin.
+        every: Rounds between checkpoints, at least; the last round always has one.
+        cadence: Seconds between checkpoints, at least; by default there is no such limit.
     """
 
     def __init__(
         self,
         store: CheckpointStore,
         every: int = 1,
-        seconds: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
+        cadence: Cadence | None = None,
     ) -> None:
         self._store = store
         self._every = every
-        self._seconds = seconds
-        self._clock = clock
-        self._saved = clock()
+        self._cadence = cadence
         self.is_due = False
         """Whether the end of the round under way is saved."""
         self.keep_from = store.keep_newest(KEPT)
@@ -64,13 +60,14 @@ class Saving:
         Returns:
             The oldest round that the run can be resumed from, and whether it can from this one.
         """
-        long_ago = self._clock() - self._saved >= self._seconds
+        long_ago = self._cadence is None or self._cadence.is_due
         self.is_due = plan.is_last(round_) or (long_ago and (round_ + 1) % self._every == 0)
         return self.keep_from, self.is_due
 
     def save(self, work: SaveWork, strategy: Strategy) -> Saved:
         """Write a checkpoint; one that cannot be written is no reason to stop training."""
-        self._saved = self._clock()
+        if self._cadence is not None:
+            self._cadence.begin()
         tensors = dict(work.tensors) | nested("strategy", strategy.checkpoint())
         failed = write_if_possible(self._store, Checkpoint(work.round, tensors, work.record))
         if failed is None:
@@ -103,11 +100,7 @@ def save_work(
     quarantined: Mapping[str, str],
 ) -> SaveWork:
     """What is to be written down of a run whose round has just closed."""
-    members = [
-        {name: getattr(member, name) for name in KEPT_FIELDS}
-        for member in participants
-        if member.attached or member.is_awaited
-    ]
+    members = [each.kept() for each in participants if each.attached or each.is_awaited]
     tensors = nested("shared", shared.flat())
     if model is not None:
         tensors |= nested("model", model.flat())
@@ -161,11 +154,10 @@ class Restored:
 def restore(checkpoint: Checkpoint, strategy: Strategy) -> Restored:
     """Take up a run; its members are counted on, and have to come back."""
     members = [
-        Member(**fields, state=MemberState.STALE, in_round=True, housed=True)
-        for fields in checkpoint.record["members"]
+        Member.restored(kept, membership)
+        for membership, kept in enumerate(checkpoint.record["members"])
     ]
     for member in members:
-        member.class_counts = tuple(member.class_counts)  # JSON has lists only
         strategy.add(member.client_id, member.cut_layer)
     strategy.restore(within("strategy", checkpoint.tensors))
     model = within("model", checkpoint.tensors)

@@ -18,7 +18,8 @@ def is_late(member: Member, round_: int, current: int) -> bool:
     Raises:
         RefusedInput: The member was never told to train this round, or has reported its end.
     """
-    known = member.start is not None and 0 <= round_ <= member.start.round
+    start = member.progress.start
+    known = start is not None and 0 <= round_ <= start.round
     if known and (round_ < current or not member.is_awaited):
         return True
     if not known or member.state is not MemberState.TRAINING:
@@ -34,11 +35,12 @@ def require_next(member: Member, round_: int, step: int, credits: int) -> None:
         LimitExceeded: The client has no credit left.
         RefusedInput: The round has no such step.
     """
+    progress = member.progress
     if not 0 <= step < member.steps:
         raise RefusedInput(f"round {round_} has steps 0..{member.steps - 1}, not {step}")
-    if step > member.received:
-        raise StepGap(round_, step, member.received)
-    if member.received - max(member.applied, member.inherited) >= credits:
+    if step > progress.received:
+        raise StepGap(round_, step, progress.received)
+    if progress.received - max(progress.applied, progress.inherited) >= credits:
         raise LimitExceeded(f"more than the agreed {credits} batches are unacknowledged")
 
 
@@ -109,7 +111,7 @@ def _require_classes(report: Evaluation, classes: int) -> None:
 
 def acknowledge_again(member: Member, batch: Batch) -> Ack:
     """For a copy of a batch; with the feedback of the first one, where that was the last step."""
-    last = member.last_ack
+    last = member.progress.last_ack
     if last is not None and (last.round, last.step) == (batch.round, batch.step):
         return dataclasses.replace(last, duplicate=True)
     return Ack(batch.round, batch.step, duplicate=True)

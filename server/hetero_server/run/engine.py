@@ -15,7 +15,6 @@ next ones, until it is released.
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Collection, Sequence
 
 from torch import Tensor
@@ -29,14 +28,17 @@ from hetero_common.agreement.control import (
     StartRound,
 )
 from hetero_common.agreement.plan import Plan
-from hetero_common.errors import HeteroError, NotTraining, RefusedInput
+from hetero_common.compute.schedules import StepAt
+from hetero_common.errors import HeteroError, NotTraining, RefusedInput, StepGap
 from hetero_common.records.checkpoints import BEFORE_FIRST, Checkpoint
 from hetero_common.tensors.weights import Weights
 from hetero_server.learning.aggregation import BoundaryResult
 from hetero_server.learning.initial_model import InitialModel
 from hetero_server.learning.shared_weights import SharedWeights
+from hetero_server.learning.step_outcome import StepOutcome
 from hetero_server.learning.strategies import Strategy
 from hetero_server.run import checks
+from hetero_server.run.agenda import Agenda
 from hetero_server.run.checkpointing import Saving, restore, save_work
 from hetero_server.run.member import Batch, Member, MemberState
 from hetero_server.run.orders import Order
@@ -44,8 +46,7 @@ from hetero_server.run.performer import Performer
 from hetero_server.run.phase import Phase
 from hetero_server.run.quarantine import Quarantine
 from hetero_server.run.roster import Observer, Roster, contributions, missed_directive
-from hetero_server.run.step_outcome import StepOutcome
-from hetero_server.run.work import BoundaryWork, Outcome, Saved, SaveWork, StepWork, Work
+from hetero_server.run.work import BoundaryWork, Outcome, Part, Saved, SaveWork, StepWork, Work
 
 _FINISH = Finish("all rounds are done")
 
@@ -90,15 +91,15 @@ class Engine:
         self.round = 0
         self.model: Weights | None = None
         """The assembled full model, once the last round has closed."""
-        self.performer = Performer(plan, strategy)
+        self._performer = Performer(plan, strategy, saving)
         self._order = order
         self._clients = clients
         self._uniform_weights = uniform_weights
         self._observe = observe
         self._saving = saving
         self._arrivals = itertools.count()
-        self._errands: deque[Work] = deque()
-        self.roster = Roster(plan, initial, self._errands.append, observe)
+        self._agenda = Agenda()
+        self.roster = Roster(plan, initial, self._agenda.add, observe)
         self.members = self.roster.members
         self._quarantine = Quarantine(plan, self.roster, observe, quarantine)
 
@@ -128,8 +129,7 @@ class Engine:
             Quarantined: This client was sent away for what it sent.
         """
         self._quarantine.require_admitted(client_id)
-        over = self.phase is Phase.FINISHED and client_id not in self.members
-        if over or self.phase is Phase.SERVING:
+        if self.phase is Phase.FINISHED and client_id not in self.members:
             raise NotTraining("no training goes on here: the run is over or only being served")
         member = self.roster.register(
             client_id, cut_layer, shard_size, held, self.round, class_counts
@@ -141,7 +141,7 @@ class Engine:
         """The client's stream is open: it hears what it missed, and takes part."""
         member = self.members[client_id]
         member.attached = True
-        member.progress += 1
+        member.activity += 1
         if self.phase is Phase.FINISHED:
             member.outbox.append(_FINISH)
         elif member.is_awaited:
@@ -153,7 +153,7 @@ class Engine:
         missed = missed_directive(member, self.phase is Phase.EVALUATING, averaged)
         state = MemberState.SYNCING
         if isinstance(missed, StartRound):
-            state, member.start = MemberState.TRAINING, missed
+            state, member.progress.start = MemberState.TRAINING, missed
         elif averaged:
             member.needs_pull = missed is None  # else it pulls for the evaluation
         member.enter(state, f"it is back in round {self.round}")
@@ -189,58 +189,67 @@ class Engine:
             RefusedInput: It was not told to train this round, or its labels make no sense.
         """
         member = self.members[client_id]
-        member.progress += 1
-        if checks.is_late(member, round_, self.round) or 0 <= step < member.received:
+        member.activity += 1
+        if checks.is_late(member, round_, self.round) or 0 <= step < member.progress.received:
             return False
         checks.require_next(member, round_, step, self.credits)
-        checks.require_batch(labels, rows, self.plan.classes, member.class_counts)
+        checks.require_batch(labels, rows, self.plan.classes, member.identity.class_counts)
         return True
 
     def submit(self, client_id: str, batch: Batch) -> None:
-        """Queue a whole batch that `admit` let in; acknowledge one that is not to be applied."""
+        """Take a whole batch that `admit` has seen, whatever it has said of it.
+
+        The next one is queued. One that is not to be applied is acknowledged, unless its first
+        copy is still queued: that will be acknowledged for both.
+        """
         member = self.members[client_id]
-        if self.admit(client_id, batch.round, batch.step, batch.labels, batch.rows):
-            member.enqueue(batch, next(self._arrivals))
-        elif checks.is_late(member, batch.round, self.round) or batch.step < member.applied:
+        progress = member.progress
+        if checks.is_late(member, batch.round, self.round) or batch.step < progress.applied:
             member.outbox.append(checks.acknowledge_again(member, batch))
-        # Otherwise the first copy is still queued, and will be acknowledged for both.
+        elif batch.step > progress.received:
+            raise StepGap(batch.round, batch.step, progress.received)
+        elif batch.step == progress.received:
+            member.enqueue(batch, next(self._arrivals))
 
     def push(self, client_id: str, round_: int, weights: Weights) -> None:
         """Take a client's prefix and exit of this round, as `read_state` has checked them."""
         member = self.members[client_id]
-        member.progress += 1
+        member.activity += 1
         if not checks.is_late(member, round_, self.round):
-            member.pushed = weights
-            member.bytes_pushed += self.shared.pushed_bytes(member.cut_layer)
+            member.progress.pushed = weights
+            member.traffic.bytes_pushed += self.shared.pushed_bytes(member.cut_layer)
 
     def pull(self, member: Member) -> Weights:
         """The weights that a client is to continue with."""
-        member.bytes_pulled += self.shared.pulled_bytes(member.cut_layer)
+        member.traffic.bytes_pulled += self.shared.pulled_bytes(member.cut_layer)
         return self.shared.for_cut(member.cut_layer)
 
     def round_done(self, client_id: str, report: RoundDone) -> None:
         """A client has sent everything of a round and has pushed its state, where asked to."""
         member = self.members[client_id]
-        member.progress += 1
+        member.activity += 1
         checks.require_report(report, self.plan.classes)
         if checks.is_late(member, report.round, self.round):
             return
-        if member.received < member.steps:
-            raise RefusedInput(f"step {member.received} of round {report.round} is still missing")
-        if self.plan.pushes_after(report.round) and member.pushed is None:
+        progress = member.progress
+        if progress.received < member.steps:
+            raise RefusedInput(f"step {progress.received} of round {report.round} is still missing")
+        if self.plan.pushes_after(report.round) and progress.pushed is None:
             raise RefusedInput(f"round {report.round} ends with the client's weights: push them")
-        member.report, member.completed = report, report.round
+        progress.report, member.completed = report, report.round
         member.enter(MemberState.SYNCING, f"round {report.round} is done")
         self._advance()
 
     def evaluated(self, client_id: str, evaluation: Evaluation) -> None:
         """A client has evaluated."""
         member = self.members[client_id]
-        member.progress += 1
+        member.activity += 1
         checks.require_report(evaluation, self.plan.classes)
-        if member.asked is None or evaluation.round != member.asked.round or member.evaluation:
+        progress = member.progress
+        asked = progress.asked
+        if asked is None or evaluation.round != asked.round or progress.evaluation:
             raise RefusedInput("no evaluation was asked for")
-        member.evaluation = evaluation
+        progress.evaluation = evaluation
         self._observe("evaluation", **member.evaluation_record(evaluation))
         self._advance()
 
@@ -248,13 +257,13 @@ class Engine:
 
     def work(self) -> Work | None:
         """The next piece of computing, or None until something else happens."""
-        errand = self._quarantine.next_errand(self._errands)
-        if errand is not None:
-            return errand
+        work = self._agenda.next()
+        if work is not None:
+            return self._quarantine.cleared(work) if isinstance(work, BoundaryWork) else work
         turn = self.turn()
-        if not turn or not all(member.queue for member in turn):
+        if not turn or not all(member.progress.queue for member in turn):
             return None
-        return StepWork([(member, member.dequeue()) for member in turn])
+        return StepWork([_part(member) for member in turn])
 
     def turn(self) -> Sequence[Member]:
         """Whose batches are next by the order, arrived or not."""
@@ -264,16 +273,14 @@ class Engine:
 
     def perform(self, work: Work) -> Outcome:
         """Compute; touches weights and nothing else, so it may run in another thread."""
-        if isinstance(work, SaveWork) and self._saving is not None:
-            return self._saving.save(work, self.strategy)
-        return self.performer.perform(work)
+        return self._performer.perform(work)
 
     def settle(self, work: Work, outcome: Outcome) -> None:
         """Book what `perform` returned."""
         match work, outcome:
             case StepWork(parts), list() as results:
-                for (member, batch), result in zip(parts, results, strict=True):
-                    self._book_step(member.current, batch, result)
+                for part, result in zip(parts, results, strict=True):
+                    self._book_step(part, result)
             case BoundaryWork(), BoundaryResult() as result:
                 self._book_boundary(result)
             case SaveWork(round_), Saved(failed):
@@ -282,6 +289,11 @@ class Engine:
     def predict(self, activation: Tensor, cut_layer: int, client_id: str | None) -> Tensor:
         """Class probabilities (B, classes); runs in the compute thread."""
         return self.strategy.predict(activation, cut_layer, client_id)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the weights and optimizer states that the strategy holds."""
+        return self._performer.held_bytes
 
     @property
     def is_over(self) -> bool:
@@ -293,7 +305,7 @@ class Engine:
     def begin(self, checkpoint: Checkpoint | None = None) -> None:
         """Before anything else of a saved run: go on from a checkpoint, or make the first."""
         if checkpoint is None:
-            self._errands.append(save_work(BEFORE_FIRST, (), self.shared, None, {}))
+            self._agenda.add(save_work(BEFORE_FIRST, (), self.shared, None, {}))
             return
         self._observe("resumed", round=checkpoint.round)
         if checkpoint.round != BEFORE_FIRST:
@@ -304,7 +316,7 @@ class Engine:
         restored = restore(checkpoint, self.strategy)
         self.shared.take(restored.shared)
         self.model, self.round = restored.model, checkpoint.round
-        self.members |= {member.client_id: member for member in restored.members}
+        self.roster.restore(restored.members)
         self._quarantine.restore(restored.quarantined)
         self._clients = 1
         self._after_boundary()
@@ -318,7 +330,7 @@ class Engine:
             case Phase.TRAINING:
                 self._close_round_when_done()
             case Phase.EVALUATING:
-                if all(member.evaluation for member in self.roster.awaited()):
+                if all(member.progress.evaluation for member in self.roster.awaited()):
                     self._next_round()
 
     def _start_round(self) -> None:
@@ -329,7 +341,7 @@ class Engine:
         start = StartRound(self.round, 0, False, push, keep_from=keep_from, save=save)
         for member in members:
             member.begin_round(start)
-            self._tell(member, MemberState.TRAINING, member.start)
+            self._tell(member, MemberState.TRAINING, member.progress.start)
 
     def _tell(self, member: Member, state: MemberState, directive: Directive | None) -> None:
         """Direct a member that is there; one that is not hears it when it comes back."""
@@ -348,17 +360,21 @@ class Engine:
         else:
             self.phase = Phase.CLOSING
             given = contributions(participants, self._uniform_weights)
-            self._errands.append(BoundaryWork(self.round, given, self.shared))
+            self._agenda.add(BoundaryWork(self.round, given, self.shared.snapshot()))
 
-    def _book_step(self, member: Member, batch: Batch, outcome: StepOutcome | HeteroError) -> None:
+    def _book_step(self, part: Part, outcome: StepOutcome | HeteroError) -> None:
+        member, batch = self.members.get(part.client_id), part.batch
+        if member is None or member.membership != part.membership:
+            return  # it is gone for good, and maybe somebody else has its name by now
         if isinstance(outcome, HeteroError):
             self.roster.dismiss(member, MemberState.EVICTED, outcome, self.round)
-            self._advance()
-            return
-        if not member.in_round or member.start is None or member.start.round != batch.round:
-            return  # it has left, or was given up and its round has closed meanwhile
-        member.book(batch, outcome)
-        self._quarantine.judge_step(member, batch, outcome)
+        else:
+            start = member.progress.start
+            if not member.in_round or start is None or start.round != batch.round:
+                return  # it has left, or was given up and its round has closed meanwhile
+            member.book(batch, outcome)
+            if self._quarantine.judge_step(member, batch, outcome):
+                self._agenda.forget(member.client_id)
         self._advance()
 
     def _book_boundary(self, result: BoundaryResult) -> None:
@@ -375,7 +391,7 @@ class Engine:
         for member in participants if result.aggregated else ():
             member.pending_samples = 0
         if self._saving is not None and self._saving.is_due:
-            self._errands.append(
+            self._agenda.add(
                 save_work(self.round, participants, self.shared, self.model, self._quarantine.held)
             )
         self._after_boundary()
@@ -387,9 +403,9 @@ class Engine:
         self.phase = Phase.EVALUATING
         for member in self.roster.awaited():
             last = self.plan.is_last(self.round)
-            member.evaluation = None
-            member.asked = Evaluate(self.round, member.needs_pull, last)
-            self._tell(member, MemberState.SYNCING, member.asked)
+            member.progress.evaluation = None
+            member.progress.asked = Evaluate(self.round, member.needs_pull, last)
+            self._tell(member, MemberState.SYNCING, member.progress.asked)
         self._advance()
 
     def _next_round(self) -> None:
@@ -401,3 +417,16 @@ class Engine:
         else:
             self.round += 1
             self._start_round()
+
+
+def _part(member: Member) -> Part:
+    """The member's oldest batch, to be applied."""
+    batch = member.dequeue()
+    return Part(
+        member.client_id,
+        member.membership,
+        member.cut_layer,
+        member.identity.class_counts,
+        StepAt(batch.round, batch.step, member.steps),
+        batch,
+    )

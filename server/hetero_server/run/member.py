@@ -1,4 +1,4 @@
-"""Who takes part in a run, and in which state each one is."""
+"""A client of a run: who it is, how far it has come, what has travelled, what it is to be told."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import dataclasses
 import enum
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+from typing_extensions import Self
 
 from hetero_common.agreement.control import Directive, Evaluate, Evaluation, RoundDone, StartRound
 from hetero_common.agreement.steps import steps_to_text
 from hetero_common.errors import HeteroError
 from hetero_common.tensors.codec import Payload
 from hetero_common.tensors.weights import Weights
-from hetero_server.run.step_outcome import StepOutcome, Tally
+from hetero_server.learning.step_outcome import StepOutcome
+from hetero_server.run.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +34,8 @@ class MemberState(enum.Enum):
     EVICTED = "was sent away, or a newer process has its id"
 
 
-GONE = frozenset({MemberState.STALE, MemberState.LEFT, MemberState.EVICTED})
+GONE_FOR_GOOD = frozenset({MemberState.LEFT, MemberState.EVICTED})
+GONE = GONE_FOR_GOOD | {MemberState.STALE}
 
 
 @dataclass(frozen=True)
@@ -79,40 +83,16 @@ class Outbox(deque["Directive | Ack | HeteroError"]):
         self.wake()
 
 
-@dataclass
-class Member:
-    """A client of the run, as one of its processes: another process of the same id is its heir.
+@dataclass(frozen=True)
+class Identity:
+    """What a client has registered with.
 
     Attributes:
-        steps: Mini-batches it trains per round.
+        client_id: Its stable name.
+        cut_layer: Its last layer.
+        shard_size: Its training images.
+        steps: Mini-batches that it trains per round.
         class_counts: Its training images of each class; empty without logit adjustment.
-        attached: Its stream is open.
-        in_round: The current round counts on it, connected or not.
-        released: ... but does not wait for it any longer.
-        housed: The strategy holds server layers for it.
-        completed: The last round that it has done, or the one before its first; None before that.
-        first_round: The first one that it was told to train.
-        base: The round whose end it goes on from; None if it starts anew.
-        start: What it was told to train last.
-        asked: What it was told to evaluate last.
-        received: Steps of the current round that have arrived, in order.
-        inherited: ... from the process before it; they take none of its credits.
-        applied: Steps of the current round that the server model has taken, in this order.
-        arrivals: Of each queued batch, its place in the order of arrival over all clients.
-        outbox: What it is to be told.
-        last_ack: Kept for a copy of the step, where it has feedback.
-        needs_pull: Its weights are behind the shared ones.
-        pending_samples: Samples applied since the last aggregation; its weight there.
-        bytes_received: Activations of its training batches. This and the other bytes are counted
-            since it registered, as they travel, without headers and frames.
-        bytes_returned: Feedback on them.
-        bytes_pushed: Weights that it has sent.
-        bytes_pulled: Weights that it was given.
-        bytes_asked: Activations that it has asked predictions for.
-        bytes_answered: The probabilities that it got.
-        heard_at: Seconds since 1970 of its last sign of life, noted by whoever hears it.
-        tally: Sums over the applied steps of the current round.
-        progress: Grows with everything that comes from it and moves the run on.
     """
 
     client_id: str
@@ -120,6 +100,134 @@ class Member:
     shard_size: int
     steps: int
     class_counts: tuple[int, ...] = ()
+
+
+@dataclass
+class RoundProgress:
+    """How far a client has come in a round; each round begins with a new one.
+
+    Attributes:
+        start: What the client was told to train; None before its first round.
+        received: Steps that have arrived, in order.
+        inherited: How many of these have arrived from the process before this one; they take none
+            of its credits.
+        applied_steps: Steps that the server model has taken, in this order.
+        queue: Batches that wait for their step.
+        arrivals: The place of each queued batch in the order of arrival over all clients.
+        last_ack: The last acknowledgement, kept for a copy of its step where it has feedback.
+        pushed: The client's weights at the end of the round.
+        report: What the client has said of the round at its end.
+        asked: The evaluation that the client was told to make after it.
+        evaluation: What that has come to.
+        tally: Sums over the applied steps.
+    """
+
+    start: StartRound | None = None
+    received: int = 0
+    inherited: int = 0
+    applied_steps: list[int] = field(default_factory=list)
+    queue: deque[Batch] = field(default_factory=deque)
+    arrivals: deque[int] = field(default_factory=deque)
+    last_ack: Ack | None = None
+    pushed: Weights | None = None
+    report: RoundDone | None = None
+    asked: Evaluate | None = None
+    evaluation: Evaluation | None = None
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def applied(self) -> int:
+        """How many steps the server model has taken."""
+        return len(self.applied_steps)
+
+    def drop_queue(self) -> None:
+        """Forget batches that will not be applied."""
+        self.queue.clear()
+        self.arrivals.clear()
+
+    def handed_over(self) -> RoundProgress:
+        """The same for another process of the client, which shares nothing with this one.
+
+        Batches that are still queued have to be sent again: the new process does not know of them,
+        and may use all its credits.
+        """
+        progress = dataclasses.replace(
+            self,
+            applied_steps=list(self.applied_steps),
+            queue=deque(self.queue),
+            arrivals=deque(self.arrivals),
+            tally=dataclasses.replace(self.tally),
+        )
+        if progress.report is None:  # else there is no batch to come
+            progress.received -= len(progress.queue)
+            progress.drop_queue()
+        progress.inherited = progress.received
+        return progress
+
+
+@dataclass
+class Traffic:
+    """Payload since a client has registered, as it travels, without headers and frames.
+
+    Attributes:
+        bytes_received: Activations of its training batches.
+        bytes_returned: Feedback on them.
+        bytes_pushed: Weights that it has sent.
+        bytes_pulled: Weights that it was given.
+        bytes_asked: Activations that it has asked predictions for.
+        bytes_answered: The probabilities that it got.
+    """
+
+    bytes_received: int = 0
+    bytes_returned: int = 0
+    bytes_pushed: int = 0
+    bytes_pulled: int = 0
+    bytes_asked: int = 0
+    bytes_answered: int = 0
+
+    @property
+    def bytes_in(self) -> int:
+        """All payload that has come from the client."""
+        return self.bytes_received + self.bytes_pushed + self.bytes_asked
+
+    @property
+    def bytes_out(self) -> int:
+        """All payload that the client was sent."""
+        return self.bytes_returned + self.bytes_pulled + self.bytes_answered
+
+    def predicted(self, asked: int, answered: int) -> None:
+        """Count the bytes of a prediction."""
+        self.bytes_asked += asked
+        self.bytes_answered += answered
+
+
+@dataclass
+class Member:
+    """A client of the run, as one of its processes: another process of the same id is its heir.
+
+    Attributes:
+        identity: What it has registered with.
+        membership: A number that its heirs have too, and nobody who joins anew.
+        state: Where it stands.
+        attached: Its stream is open.
+        in_round: The current round counts on it, connected or not.
+        released: The current round does not wait for it any longer.
+        housed: The strategy holds server layers for it.
+        completed: The last round that it has done, or the one before its first; None before that.
+        first_round: The first one that it was told to train.
+        base: The round whose end it goes on from; None if it starts anew.
+        needs_pull: Its weights are behind the shared ones.
+        pending_samples: Samples applied since the last aggregation; its weight there.
+        samples: All samples that were applied.
+        activity: Grows with everything that comes from it and moves the run on.
+        heard_at: Seconds since 1970 of its last sign of life, noted by whoever hears it.
+        progress: How far it has come in the current round.
+        traffic: What has travelled.
+        outbox: What it is to be told.
+    """
+
+    identity: Identity
+    membership: int
     state: MemberState = MemberState.REGISTERED
     attached: bool = False
     in_round: bool = False
@@ -128,31 +236,49 @@ class Member:
     completed: int | None = None
     first_round: int | None = None
     base: int | None = None
-    start: StartRound | None = None
-    asked: Evaluate | None = None
-    received: int = 0
-    inherited: int = 0
-    applied_steps: list[int] = field(default_factory=list)
-    queue: deque[Batch] = field(default_factory=deque)
-    arrivals: deque[int] = field(default_factory=deque)
-    outbox: Outbox = field(default_factory=Outbox)
-    last_ack: Ack | None = None
     needs_pull: bool = True
-    pushed: Weights | None = None
-    report: RoundDone | None = None
-    evaluation: Evaluation | None = None
     pending_samples: int = 0
     samples: int = 0
-    bytes_received: int = 0
-    bytes_returned: int = 0
-    bytes_pushed: int = 0
-    bytes_pulled: int = 0
-    bytes_asked: int = 0
-    bytes_answered: int = 0
+    activity: int = 0
     heard_at: float | None = None
-    tally: Tally = field(default_factory=Tally)
-    progress: int = 0
-    _heir: Member | None = None
+    progress: RoundProgress = field(default_factory=RoundProgress)
+    traffic: Traffic = field(default_factory=Traffic)
+    outbox: Outbox = field(default_factory=Outbox)
+
+    @property
+    def client_id(self) -> str:
+        """Its stable name."""
+        return self.identity.client_id
+
+    @property
+    def cut_layer(self) -> int:
+        """Its last layer."""
+        return self.identity.cut_layer
+
+    @property
+    def steps(self) -> int:
+        """Mini-batches that it trains per round."""
+        return self.identity.steps
+
+    @property
+    def applied(self) -> int:
+        """How many steps of the current round the server model has taken."""
+        return self.progress.applied
+
+    @property
+    def waiting_since(self) -> int | None:
+        """The place of its oldest queued batch in the order of arrival; None if none is queued."""
+        return self.progress.arrivals[0] if self.progress.arrivals else None
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the current round or evaluation waits for it."""
+        return self.in_round and not self.released
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has done its part of the current round."""
+        return self.progress.report is not None and self.applied == self.steps
 
     def enter(self, state: MemberState, why: str) -> None:
         """Change the state."""
@@ -168,115 +294,65 @@ class Member:
             self.state = state
 
     def succeed(self) -> Member:
-        """Another process of this client takes over, with everything but what was to be said.
-
-        Batches that are still queued have to be sent again: the heir does not know of them, and
-        uses all its credits.
-        """
+        """Another process of this client takes over, with everything but what was to be said."""
         heir = dataclasses.replace(
-            self, state=MemberState.REGISTERED, attached=False, outbox=Outbox()
+            self,
+            state=MemberState.REGISTERED,
+            attached=False,
+            progress=self.progress.handed_over(),
+            traffic=dataclasses.replace(self.traffic),
+            outbox=Outbox(),
         )
-        if heir.report is None:  # else there is no batch to come
-            heir.received -= len(heir.queue)
-            heir.drop_queue()
-        heir.inherited = heir.received
-        self.queue, self.arrivals, self.applied_steps = deque(), deque(), []  # the heir's by now
-        self.received = 0
-        self._heir = heir
+        self.progress = RoundProgress()  # what was in it is the heir's
         return heir
 
-    @property
-    def current(self) -> Member:
-        """Itself, or whoever has taken over last."""
-        member = self
-        while member._heir is not None:
-            member = member._heir
-        return member
-
-    @property
-    def bytes_in(self) -> int:
-        """All payload that has come from it."""
-        return self.bytes_received + self.bytes_pushed + self.bytes_asked
-
-    @property
-    def bytes_out(self) -> int:
-        """All payload that it was sent."""
-        return self.bytes_returned + self.bytes_pulled + self.bytes_answered
-
-    @property
-    def applied(self) -> int:
-        """How many steps of the current round the server model has taken."""
-        return len(self.applied_steps)
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether the current round or evaluation waits for it."""
-        return self.in_round and not self.released
-
-    @property
-    def is_done(self) -> bool:
-        """Whether it has done its part of the current round."""
-        return self.report is not None and self.applied == self.steps
-
     def begin_round(self, start: StartRound) -> None:
-        """Count on it in a new round of its own length, and forget the last one's progress."""
+        """Count on it in a new round of its own length."""
         self.in_round, self.released = True, False
-        self.start = replace(start, steps=self.steps, pull_state=self.needs_pull)
+        own = dataclasses.replace(start, steps=self.steps, pull_state=self.needs_pull)
+        self.progress = RoundProgress(own)
         if self.completed is None:
             self.first_round, self.completed = start.round, start.round - 1
-        self.received = self.inherited = 0
-        self.applied_steps = []
-        self.tally = Tally()
-        self.report = self.pushed = self.last_ack = self.evaluation = self.asked = None
 
     def enqueue(self, batch: Batch, arrival: int) -> None:
         """Queue the next batch of the round; `arrival` is its place among those of all clients."""
-        self.received += 1
-        self.bytes_received += batch.payload.data.nbytes
-        self.queue.append(batch)
-        self.arrivals.append(arrival)
+        self.progress.received += 1
+        self.traffic.bytes_received += batch.payload.data.nbytes
+        self.progress.queue.append(batch)
+        self.progress.arrivals.append(arrival)
 
     def dequeue(self) -> Batch:
         """Its oldest batch, to be applied."""
-        self.arrivals.popleft()
-        return self.queue.popleft()
-
-    def drop_queue(self) -> None:
-        """Forget batches that will not be applied."""
-        self.queue.clear()
-        self.arrivals.clear()
+        self.progress.arrivals.popleft()
+        return self.progress.queue.popleft()
 
     def book(self, batch: Batch, outcome: StepOutcome) -> None:
         """Count one applied step, and acknowledge it."""
-        self.applied_steps.append(batch.step)
+        progress = self.progress
+        progress.applied_steps.append(batch.step)
         self.samples += batch.rows
         self.pending_samples += batch.rows
-        self.tally.add(outcome, batch.rows)
+        progress.tally.add(outcome, batch.rows)
         accuracy = outcome.correct / batch.rows
         ack = Ack(batch.round, batch.step, outcome.loss, accuracy, feedback=outcome.feedback)
-        self.last_ack = None
+        progress.last_ack = None
         if outcome.feedback is not None:
-            self.last_ack = ack
-            self.bytes_returned += outcome.feedback.data.nbytes
+            progress.last_ack = ack
+            self.traffic.bytes_returned += outcome.feedback.data.nbytes
         self.outbox.append(ack)
-
-    def predicted(self, asked: int, answered: int) -> None:
-        """Count the bytes of a prediction."""
-        self.bytes_asked += asked
-        self.bytes_answered += answered
 
     def round_record(self) -> dict[str, Any]:
         """What is recorded of its round."""
-        report = self.report
+        report = self.progress.report
         return {
             "client": self.client_id,
             "cut_layer": self.cut_layer,
             "steps": self.steps,
-            "applied": steps_to_text(self.applied_steps),
-            **self.tally.record(),
+            "applied": steps_to_text(self.progress.applied_steps),
+            **self.progress.tally.record(),
             "exit_loss": report.exit_loss if report else None,
             "exit_train_accuracy": report.exit_accuracy if report else None,
-            **self._traffic(),
+            **vars(self.traffic),
         }
 
     def evaluation_record(self, evaluation: Evaluation) -> dict[str, Any]:
@@ -284,22 +360,33 @@ class Member:
         return {
             "client": self.client_id,
             "cut_layer": self.cut_layer,
-            **self._traffic(),
+            **vars(self.traffic),
             **evaluation.record(),
         }
 
-    def _traffic(self) -> dict[str, int]:
-        return {name: getattr(self, name) for name in TRAFFIC_FIELDS}
+    def kept(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it, as JSON has it."""
+        standing = {name: getattr(self, name) for name in _KEPT}
+        return {**vars(self.identity), **standing, **vars(self.traffic)}
+
+    @classmethod
+    def restored(cls, kept: Mapping[str, Any], membership: int) -> Self:
+        """The member that a checkpoint has kept: it is counted on, and has to come back."""
+        identity, traffic = (
+            {f.name: kept[f.name] for f in dataclasses.fields(part) if f.name in kept}
+            for part in (Identity, Traffic)
+        )
+        identity["class_counts"] = tuple(identity.get("class_counts", ()))  # JSON has lists only
+        return cls(
+            Identity(**identity),
+            membership,
+            state=MemberState.STALE,
+            in_round=True,
+            housed=True,
+            traffic=Traffic(**traffic),
+            **{name: kept[name] for name in _KEPT},
+        )
 
 
-TRAFFIC_FIELDS = (
-    *("bytes_received", "bytes_returned", "bytes_pushed", "bytes_pulled"),
-    *("bytes_asked", "bytes_answered"),
-)
-"""Fields of a member that count bytes, by the names of docs/runs.md."""
-
-KEPT_FIELDS = (
-    *("client_id", "cut_layer", "shard_size", "class_counts", "steps", "completed", "needs_pull"),
-    *("pending_samples", "samples", *TRAFFIC_FIELDS),
-)
-"""Fields of a member that a checkpoint keeps."""
+_KEPT = ("completed", "needs_pull", "pending_samples", "samples")
+"""Fields of a member that a checkpoint keeps beside its identity and its traffic."""

@@ -35,8 +35,8 @@ def relay(members: Sequence[Member], seed: int, round_: int) -> Sequence[Member]
 
 def waiting(members: Sequence[Member], seed: int, round_: int) -> Sequence[Member]:
     """Mixed: everybody who has a batch here."""
-    here = [member for member in members if member.queue]
-    return sorted(here, key=lambda member: member.arrivals[0])
+    here = [member for member in members if member.waiting_since is not None]
+    return sorted(here, key=lambda member: member.waiting_since or 0)
 
 
 def abreast(members: Sequence[Member], seed: int, round_: int) -> Sequence[Member]:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from hetero_common.agreement.plan import Plan
 from hetero_common.errors import Quarantined
 from hetero_server.learning.outliers import Outlier, RecentSteps, harmless
+from hetero_server.learning.step_outcome import StepOutcome
 from hetero_server.run.member import Batch, Member, MemberState
 from hetero_server.run.roster import Observer, Roster
-from hetero_server.run.step_outcome import StepOutcome
-from hetero_server.run.work import BoundaryWork, ForgetWork, Work
+from hetero_server.run.work import BoundaryWork
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,6 @@ class Quarantine:
         self._observe = observe
         self._limit = limit
         self._recent = RecentSteps(harmless(plan))
-        self._forget: ForgetWork | None = None
         self._verdicts: dict[tuple[str, str], deque[bool]] = {}
 
     def require_admitted(self, client_id: str) -> None:
@@ -56,20 +55,20 @@ class Quarantine:
         if client_id in self.held:
             raise Quarantined(client_id, _WORDS[self.held[client_id]])
 
-    def judge_step(self, member: Member, batch: Batch, outcome: StepOutcome) -> None:
-        """Hold an applied step against the other clients' steps."""
+    def judge_step(self, member: Member, batch: Batch, outcome: StepOutcome) -> bool:
+        """Hold an applied step against the other clients' steps; True if it is an outlier."""
         others = [other for other in self._roster.participants() if other is not member]
         outlier = self._recent.judge(
             member.client_id, outcome.statistics(), [other.client_id for other in others]
         )
         if outlier is not None:
-            member.tally.outliers += 1
-            self._forget = ForgetWork(member)
+            member.progress.tally.outliers += 1
         self._count(member, "steps", outlier, batch.round, batch.step)
+        return outlier is not None
 
     def judge_push(self, member: Member, outlier: Outlier | None, round_: int) -> None:
         """Count whether the weights that a client has pushed were left out of the averages."""
-        if member.pushed is None:
+        if member.progress.pushed is None:
             return
         if outlier is not None:
             log.warning(
@@ -80,19 +79,8 @@ class Quarantine:
             self._observe("left_out", **fields)
         self._count(member, "pushes", outlier, round_, None)
 
-    def next_errand(self, errands: deque[Work]) -> Work | None:
-        """What there is to do before the next step; forgetting an outlier comes first.
-
-        A boundary is without what those who were sent away would have given to it.
-        """
-        if self._forget is not None:
-            work, self._forget = self._forget, None
-            return work
-        return self._cleared(errands.popleft()) if errands else None
-
-    def _cleared(self, work: Work) -> Work:
-        if not isinstance(work, BoundaryWork):
-            return work
+    def cleared(self, work: BoundaryWork) -> BoundaryWork:
+        """Leave out what those who were sent away would have given to a boundary."""
         given = [part for part in work.contributions if part.client_id not in self.held]
         return BoundaryWork(work.round, given, work.shared)
 

@@ -16,7 +16,7 @@ def results_table(members: Iterable[Member]) -> Table:
     for heading in ("cut", "images", "exit", "server", "at threshold", "offloaded", "MB sent"):
         table.add_column(heading, justify="right")
     for member in sorted(members, key=lambda member: (member.cut_layer, member.client_id)):
-        last = member.evaluation
+        last = member.progress.evaluation
         accuracies = ["-"] * 4
         if last is not None:
             accuracies = [
@@ -25,7 +25,12 @@ def results_table(members: Iterable[Member]) -> Table:
                 f"{last.threshold_accuracy:.1%} ({last.threshold:g})",
                 f"{last.offload_share:.1%}",
             ]
-        megabytes = f"{member.bytes_received / 1e6:,.1f}"
-        row = (member.client_id, str(member.cut_layer), str(member.shard_size), *accuracies)
+        megabytes = f"{member.traffic.bytes_received / 1e6:,.1f}"
+        row = (
+            member.client_id,
+            str(member.cut_layer),
+            str(member.identity.shard_size),
+            *accuracies,
+        )
         table.add_row(*row, megabytes)
     return table

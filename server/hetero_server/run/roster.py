@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from hetero_common.agreement.control import Evaluate, StartRound
 from hetero_common.agreement.plan import Plan
@@ -12,15 +13,13 @@ from hetero_common.errors import HeteroError, RefusedInput, Superseded
 from hetero_server.learning.aggregation import Contribution
 from hetero_server.learning.initial_model import InitialModel
 from hetero_server.run.checks import require_class_counts
-from hetero_server.run.member import GONE, Member, MemberState
+from hetero_server.run.member import GONE, GONE_FOR_GOOD, Identity, Member, MemberState
 from hetero_server.run.work import JoinWork, LeaveWork
 
 log = logging.getLogger(__name__)
 
 Observer = Callable[..., None]
 """(event, **fields): called for everything a run records."""
-
-_GONE_FOR_GOOD = (MemberState.LEFT, MemberState.EVICTED)
 
 
 class Roster:
@@ -45,6 +44,7 @@ class Roster:
         self._initial = initial
         self._errand = errand
         self._observe = observe
+        self._memberships = itertools.count()
 
     def participants(self) -> list[Member]:
         """Whom the current round counts on, by id."""
@@ -89,30 +89,31 @@ class Roster:
             raise RefusedInput(f"a shard of {shard_size} images is too small: 2 are the least")
         counts = require_class_counts(class_counts, shard_size, self._plan)
         steps = self._plan.steps_for(shard_size)
-        newcomer = Member(client_id, cut_layer, shard_size, steps, counts)
+        identity = Identity(client_id, cut_layer, shard_size, steps, counts)
         known = self.members.get(client_id)
         if known is None:
-            return self._join(newcomer, round_)
-        if not _can_go_on(known, newcomer, held, round_):
+            return self._join(identity, round_)
+        if not _can_go_on(known, identity, held, round_):
             self.dismiss(known, MemberState.EVICTED, Superseded(client_id), round_)
-            return self._join(newcomer, round_)
+            return self._join(identity, round_)
         if known.attached:
             known.outbox.append(Superseded(client_id))
             known.attached = False
         known.enter(MemberState.EVICTED, "another process goes on")
         heir = self.members[client_id] = known.succeed()
         heir.base = known.completed if known.completed in held else None
-        first = heir.received if heir.is_awaited else None
+        first = heir.progress.received if heir.is_awaited else None
         self._observe("returned", client=client_id, round=round_, base=heir.base, first_step=first)
         return heir
 
-    def _join(self, member: Member, round_: int) -> Member:
-        self.members[member.client_id] = member
+    def _join(self, identity: Identity, round_: int) -> Member:
+        member = Member(identity, next(self._memberships))
+        self.members[identity.client_id] = member
         self._observe(
             "joined",
-            client=member.client_id,
-            cut_layer=member.cut_layer,
-            shard_size=member.shard_size,
+            client=identity.client_id,
+            cut_layer=identity.cut_layer,
+            shard_size=identity.shard_size,
             round=round_,
         )
         return member
@@ -132,16 +133,22 @@ class Roster:
         self, member: Member, state: MemberState, error: HeteroError | None, round_: int
     ) -> None:
         """It is gone for good, and is told the error if there is one."""
-        if member.state in _GONE_FOR_GOOD:
+        if member.state in GONE_FOR_GOOD:
             return
         member.enter(state, str(error) if error else state.value)
         member.attached = member.in_round = False
-        member.drop_queue()
+        member.progress.drop_queue()
         if error is not None:
             member.outbox.append(error)
         self.unhouse(member)
         self._forget_stranger(member)
         self._tell_departure(member, round_, error)
+
+    def restore(self, members: Iterable[Member]) -> None:
+        """Count on the members that a checkpoint has kept."""
+        for member in members:
+            self.members[member.client_id] = member
+            self._memberships = itertools.count(member.membership + 1)
 
     def _tell_departure(
         self, member: Member, round_: int, error: HeteroError | None = None
@@ -163,7 +170,7 @@ class Roster:
     def release(self, member: Member, why: str, round_: int) -> None:
         """The round goes on without it; what it has sent in time counts."""
         member.released = True
-        member.drop_queue()
+        member.progress.drop_queue()
         log.warning("round %d goes on without client %s: %s", round_, member.client_id, why)
         self._observe("released", client=member.client_id, round=round_, why=why)
 
@@ -171,23 +178,21 @@ class Roster:
         """See to it that the strategy holds server layers for a member."""
         if not member.housed:
             member.housed = True
-            self._errand(JoinWork(member))
+            self._errand(JoinWork(member.client_id, member.cut_layer))
 
     def unhouse(self, member: Member) -> None:
         """A member's server layers can go."""
         if member.housed:
             member.housed = False
-            self._errand(LeaveWork(member))
+            self._errand(LeaveWork(member.client_id))
 
 
-def _can_go_on(known: Member, newcomer: Member, held: Collection[int], round_: int) -> bool:
-    if known.state in _GONE_FOR_GOOD:
+def _can_go_on(known: Member, identity: Identity, held: Collection[int], round_: int) -> bool:
+    if known.state in GONE_FOR_GOOD or known.identity != identity:
         return False
-    for what in ("cut_layer", "shard_size", "class_counts"):
-        if getattr(known, what) != getattr(newcomer, what):
-            return False
     # Before the first step of its first round there is nothing yet that it could have lost.
-    untouched = known.is_awaited and known.first_round == round_ and known.received == 0
+    is_first = known.is_awaited and known.first_round == round_
+    untouched = is_first and known.progress.received == 0
     return known.completed in held or untouched
 
 
@@ -201,14 +206,17 @@ def missed_directive(
         evaluating: The round has closed and is being evaluated.
         averaged: Clients pull averaged weights each round; it may have lost what it has pulled.
     """
+    progress = member.progress
     if evaluating:
-        if member.asked is None or member.evaluation is not None:
+        asked = progress.asked
+        if asked is None or progress.evaluation is not None:
             return None
-        return dataclasses.replace(member.asked, pull_state=member.asked.pull_state or averaged)
-    if member.start is None or member.report is not None:
+        return dataclasses.replace(asked, pull_state=asked.pull_state or averaged)
+    start = progress.start
+    if start is None or progress.report is not None:
         return None
-    pull = member.start.pull_state or averaged
-    return dataclasses.replace(member.start, pull_state=pull, first_step=member.received)
+    pull = start.pull_state or averaged
+    return dataclasses.replace(start, pull_state=pull, first_step=progress.received)
 
 
 def contributions(participants: Sequence[Member], uniform: bool) -> list[Contribution]:
@@ -218,7 +226,7 @@ def contributions(participants: Sequence[Member], uniform: bool) -> list[Contrib
             member.client_id,
             member.cut_layer,
             1.0 if uniform else float(member.pending_samples),
-            member.pushed,
+            member.progress.pushed,
             member.applied,
         )
         for member in participants

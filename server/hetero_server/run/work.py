@@ -1,4 +1,8 @@
-"""Pieces of computing that the engine hands out, and what comes back."""
+"""Pieces of computing that the engine hands out, and what comes back.
+
+They are values: ids, numbers and tensors, and nothing that a run goes on changing. So they can be
+computed in another thread or process, kept, and computed again.
+"""
 
 from __future__ import annotations
 
@@ -8,47 +12,71 @@ from typing import Any
 
 from torch import Tensor
 
+from hetero_common.compute.schedules import StepAt
 from hetero_common.errors import HeteroError
 from hetero_server.learning.aggregation import BoundaryResult, Contribution
 from hetero_server.learning.shared_weights import SharedWeights
-from hetero_server.run.member import Batch, Member
-from hetero_server.run.step_outcome import StepOutcome
+from hetero_server.learning.step_outcome import StepOutcome
+from hetero_server.run.member import Batch
 
 
 @dataclass(frozen=True)
 class JoinWork:
-    """A member needs its server layers."""
+    """A client needs its server layers."""
 
-    member: Member
+    client_id: str
+    cut_layer: int
 
 
 @dataclass(frozen=True)
 class LeaveWork:
-    """A member's server layers can go."""
+    """A client's server layers can go."""
 
-    member: Member
+    client_id: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A client's batch in a step.
+
+    Attributes:
+        client_id: Whose batch it is.
+        membership: Its `Member.membership`: by the time the step is made, somebody else may have
+            joined under the same id.
+        cut_layer: The last layer that the batch has passed.
+        class_counts: The client's training images of each class; empty without logit adjustment.
+        at: The client's step that it is of.
+        batch: What arrived.
+    """
+
+    client_id: str
+    membership: int
+    cut_layer: int
+    class_counts: tuple[int, ...]
+    at: StepAt
+    batch: Batch
 
 
 @dataclass(frozen=True)
 class StepWork:
-    """The next batches, by the order: of one member, or of several to be mixed."""
+    """The next batches, by the order: of one client, or of several to be mixed."""
 
-    parts: Sequence[tuple[Member, Batch]]
+    parts: Sequence[Part]
 
 
 @dataclass(frozen=True)
 class ForgetWork:
-    """The last step was the member's, and an outlier: BatchNorm's statistics are to forget it."""
+    """The last step was this client's, and an outlier: BatchNorm's statistics are to forget it."""
 
-    member: Member
+    client_id: str
 
 
 @dataclass(frozen=True)
 class BoundaryWork:
-    """All members have finished the round: aggregate; what they began it with is `shared`."""
+    """All clients have finished the round: aggregate; what they began it with is `shared`."""
 
     round: int
-    contributions: list[Contribution]
+    contributions: Sequence[Contribution]
     shared: SharedWeights
 
 

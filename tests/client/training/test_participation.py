@@ -12,14 +12,17 @@ import torch
 
 from hetero_client.data.shard import Shard
 from hetero_client.exits.rule import DEFAULT_RULE
-from hetero_client.link.transport import Registration, ServerLink
+from hetero_client.link.inbox import Inbox
+from hetero_client.link.protocol import Registration
+from hetero_client.link.transport import ServerLink
 from hetero_client.progress import Progress
 from hetero_client.training.checkpointing import Keeping
 from hetero_client.training.participation import Identity, Participation
-from hetero_client.training.trainer import Trainer
+from hetero_client.training.trainer import PrefixTrainer
 from hetero_common.agreement.control import Directive, Evaluate, Finish, RoundDone, StartRound
 from hetero_common.agreement.plan import Plan
 from hetero_common.errors import Mismatch, ServerUnreachable, Superseded, UnknownSession
+from hetero_common.records.cadence import Cadence
 from hetero_common.records.checkpoints import Checkpoint, CheckpointStore
 from hetero_common.records.rundir import RunDir
 
@@ -40,11 +43,13 @@ class Scene:
         self.held: list[list[int]] = []
         self.directives: list[Directive] = [Finish("done")]
         self.link: Mock = create_autospec(ServerLink, instance=True)
+        self.link.inbox = create_autospec(Inbox, instance=True)
         self.link.connect_timeout, self.link.address = 60.0, "server:1"
         self.link.register.side_effect = self._register
-        self.link.next_directive.side_effect = lambda: self.directives.pop(0)
-        self.link.status_now.return_value.run.run_id = "run"
-        self.trainer: Mock = create_autospec(Trainer, instance=True)
+        self.link.inbox.next_directive.side_effect = lambda: self.directives.pop(0)
+        self.link.run_id.return_value = "run"
+        self.link.pauses.side_effect = lambda: iter([0.0] * 3)
+        self.trainer: Mock = create_autospec(PrefixTrainer, instance=True)
         self.trainer.model = Mock(cut_layer=2, fingerprint="model")
         self.trainer.class_counts = ()
         self.trainer.round_done.return_value = RoundDone(3, 0.0, 0.0)
@@ -56,7 +61,7 @@ class Scene:
 
     def _register(self, *_: object, held_rounds: Collection[int], **__: object) -> Registration:
         self.held.append(list(held_rounds))
-        return Registration(4, max(held_rounds, default=None), 10.0)
+        return Registration(4, max(held_rounds, default=None))
 
     def damage(self, round_: int) -> None:
         """A bit flips in a file that the store has looked at; its size and time stay."""
@@ -75,8 +80,9 @@ class Scene:
             Shard(torch.zeros(10, 3, 8, 8, dtype=torch.uint8), torch.zeros(10, dtype=torch.int64)),
             rule=DEFAULT_RULE,
             eval_samples=10,
-            run_dir=run_dir,
-            keeping=Keeping(self.store, self.seconds),
+            record=run_dir.event,
+            states=Keeping(self.store, Cadence(self.seconds)),
+            journal=None,
             watchers=[create_autospec(Progress, instance=True)],
         ).run()
 
@@ -124,13 +130,12 @@ def test_a_state_that_turns_out_to_be_damaged_in_a_round_is_done_without(
     monkeypatch.setattr("random.uniform", lambda low, high: low)  # waits for nothing
     start = StartRound(3, 0, pull_state=False, push_state=False)
     scene.directives = [start, start, Finish("done")]
-    scene.link.drain.side_effect = UnknownSession("the stream has broken")
+    scene.link.inbox.drain.side_effect = UnknownSession("the stream has broken")
 
-    def lacks_one(*_: int) -> bool:
+    def lacks_one(*_: int) -> None:
         scene.damage(2)
-        return False
 
-    scene.link.send_again.side_effect = lacks_one
+    scene.link.inbox.lacking.side_effect = lacks_one
     scene.play(run_dir)
     assert scene.held == [[1, 2], [1, 2], [1]]
     assert scene.restored() == [2.0, 1.0]
@@ -150,8 +155,8 @@ def test_a_connection_that_breaks_costs_no_state_that_is_only_in_memory(
         return scene.directives.pop(0)
 
     monkeypatch.setattr("random.uniform", lambda low, high: low)  # waits for nothing
-    scene.link.next_directive.side_effect = next_directive
-    scene.link.has_directive = False
+    scene.link.inbox.next_directive.side_effect = next_directive
+    scene.link.inbox.has_directive = False
     scene.play(run_dir)
     assert scene.held == [[1, 2], [1, 2, 3]]
     assert scene.restored() == [2.0], "it stayed where it was"
@@ -160,8 +165,8 @@ def test_a_connection_that_breaks_costs_no_state_that_is_only_in_memory(
 def test_who_is_stopped_leaves_its_newest_state(scene: Scene, run_dir: RunDir) -> None:
     scene.seconds = 1000.0
     start = StartRound(3, 0, pull_state=False, push_state=False)
-    scene.link.next_directive.side_effect = [start, KeyboardInterrupt]
-    scene.link.has_directive = False
+    scene.link.inbox.next_directive.side_effect = [start, KeyboardInterrupt]
+    scene.link.inbox.has_directive = False
     with pytest.raises(KeyboardInterrupt):
         scene.play(run_dir)
     assert scene.store.rounds() == [1, 2, 3]
@@ -172,15 +177,15 @@ def test_who_is_superseded_leaves_the_states_to_the_newer_process(
 ) -> None:
     scene.seconds = 1000.0
     start = StartRound(3, 0, pull_state=False, push_state=False)
-    scene.link.next_directive.side_effect = [start, Superseded("a")]
-    scene.link.has_directive = False
+    scene.link.inbox.next_directive.side_effect = [start, Superseded("a")]
+    scene.link.inbox.has_directive = False
     with pytest.raises(Superseded):
         scene.play(run_dir)
     assert scene.store.rounds() == [1, 2]
 
 
 def test_a_round_that_was_not_named_is_refused(scene: Scene, run_dir: RunDir) -> None:
-    scene.link.register.side_effect = lambda *_, **__: Registration(4, 7, 10.0)
+    scene.link.register.side_effect = lambda *_, **__: Registration(4, 7)
     with pytest.raises(Mismatch, match="a round that this client does not hold"):
         scene.play(run_dir)
 
@@ -192,8 +197,8 @@ def test_a_round_under_way_is_left_for_an_evaluation_that_comes_before_it(
     monkeypatch.setattr("random.uniform", lambda low, high: low)  # waits for nothing
     start = StartRound(3, 1, pull_state=False, push_state=False)
     scene.directives = [start, Evaluate(2, pull_state=True, last=False), Finish("done")]
-    scene.link.has_directive = False
-    scene.link.drain.side_effect = ServerUnreachable("gone")
+    scene.link.inbox.has_directive = False
+    scene.link.inbox.drain.side_effect = ServerUnreachable("gone")
     order: list[str] = []
     scene.trainer.backward.side_effect = lambda *_: order.append("step")
     scene.trainer.restore.side_effect = lambda _: order.append("restore")

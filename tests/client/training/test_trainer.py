@@ -15,18 +15,19 @@ from torch import Tensor
 
 from hetero_client.data.shard import Shard
 from hetero_client.exits.rule import DEFAULT_RULE
-from hetero_client.training.trainer import Trainer
+from hetero_client.training.trainer import PrefixTrainer
 from hetero_common.agreement.plan import Feedback, Plan
 from hetero_common.compute.augmentation import augment
 from hetero_common.compute.sampling import batch_indices
 from hetero_common.compute.seeding import derive_seed
 from hetero_common.errors import RefusedInput
+from hetero_common.tensors import codec
 from hetero_common.tensors.aggregation import LayerStates
 from hetero_common.tensors.weights import Weights, load_states, numbered
-from hetero_lab.simulation import SimulatedClient, simulate
+from hetero_lab.simulation import InNoFile, SimulatedClient, simulate
 from hetero_server.learning.initial_model import InitialModel
+from hetero_server.learning.step_outcome import StepOutcome
 from hetero_server.learning.strategies import ClientBatch, one_by_one
-from hetero_server.learning.suffix import StepResult
 from hetero_server.run.engine import Engine
 from hetero_server.run.orders import arrival
 from support.plain_client import (
@@ -55,12 +56,13 @@ class HostileStrategy:
 
     def remove(self, client_id: str) -> None: ...
 
-    def step(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
+    def step(self, batches: Sequence[ClientBatch]) -> list[StepOutcome | RefusedInput]:
         return one_by_one(self._train, batches)
 
-    def _train(self, batch: ClientBatch) -> StepResult:
+    def _train(self, batch: ClientBatch) -> StepOutcome:
         self.steps += 1
-        return StepResult(-1e30, 0, torch.full_like(batch.activation, 3e38))
+        gradient = torch.full_like(batch.activation, 3e38)
+        return StepOutcome(-1e30, 0, codec.encode(gradient, "fp32"))
 
     def nbytes(self) -> int:
         return 0
@@ -103,18 +105,18 @@ def test_without_feedback_nothing_that_the_server_returns_can_steer_a_client(
     clients, references = [], []
     for client_id, cut_layer in (("phone", 1), ("board", 3)):
         shard = some_images(15 + cut_layer, seed=cut_layer)
-        member = engine.register(client_id, cut_layer, len(shard.labels))
         model = device_model(plan, cut_layer)
-        trainer = Trainer(plan, client_id, model, shard, member.steps)
+        count = len(shard.labels)
+        trainer = PrefixTrainer(plan, client_id, model, shard, plan.steps_for(count))
         clients.append(
-            SimulatedClient(engine, member, trainer, shard, rule=DEFAULT_RULE, eval_samples=5)
+            SimulatedClient(client_id, trainer, count, shard, DEFAULT_RULE, 5, InNoFile())
         )
         prefix, head = copy.deepcopy(model.prefix), copy.deepcopy(model.head)
         load_states(numbered(prefix), initial.weights.layers)
         load_states({cut_layer: head}, initial.weights.exits)
         references.append(PlainClient(plan, client_id, prefix, head, shard))
 
-    simulate(engine, clients)
+    simulate(engine, "run", clients)
 
     assert strategy.steps == 2 * plan.rounds * plan.steps_per_round
     for client, reference in zip(clients, references, strict=True):
@@ -125,7 +127,7 @@ def test_without_feedback_nothing_that_the_server_returns_can_steer_a_client(
 
 def test_without_feedback_a_trainer_ignores_what_is_passed_to_it() -> None:
     shard = some_images(20)
-    trainers = [Trainer(PLAN, "phone", device_model(PLAN), shard, 4) for _ in range(2)]
+    trainers = [PrefixTrainer(PLAN, "phone", device_model(PLAN), shard, 4) for _ in range(2)]
     for round_, step in itertools.product(range(2), range(4)):
         for trainer, garbage in zip(trainers, (None, math.nan), strict=True):
             sent = trainer.forward(round_, step)
@@ -138,10 +140,12 @@ def test_without_feedback_a_trainer_ignores_what_is_passed_to_it() -> None:
 # --- with feedback --------------------------------------------------------------------------------
 
 
-def trained_with(feedback: Feedback, returned: Tensor, **changes: Any) -> tuple[Trainer, Plan]:
+def trained_with(
+    feedback: Feedback, returned: Tensor, **changes: Any
+) -> tuple[PrefixTrainer, Plan]:
     """A trainer after its first step."""
     plan = plan_of(feedback=feedback, **changes)
-    trainer = Trainer(plan, "phone", device_model(plan), some_images(20), 4)
+    trainer = PrefixTrainer(plan, "phone", device_model(plan), some_images(20), 4)
     trainer.forward(0, 0)
     trainer.backward(0, 0, returned)
     return trainer, plan
@@ -221,7 +225,7 @@ def test_the_loss_of_every_exit_is_adjusted_by_the_prior_of_the_shard(
 ) -> None:
     plan = plan_of(logit_adjustment=1.5, exits=exits)
     shard = skewed_images()
-    trainer = Trainer(plan, "phone", device_model(plan), shard, 4)
+    trainer = PrefixTrainer(plan, "phone", device_model(plan), shard, 4)
     assert trainer.class_counts == (14, 4, 2, 0, 0, 0, 0, 0, 0, 0)
     prior = torch.tensor([14, 4, 2] + [0.5] * 7) / 20
     model = copy.deepcopy(trainer.model)
@@ -247,7 +251,7 @@ def test_a_teacher_is_followed_without_adjustment() -> None:
     """Its logits are those of inference, and so must be what follows them."""
     server_logits = 3 * torch.randn(6, 10, generator=torch.Generator().manual_seed(2))
     plan = plan_of(feedback="logits", exit_weight=0, distill_weight=0.4, logit_adjustment=2.0)
-    trainer = Trainer(plan, "phone", device_model(plan), some_images(20), 4)
+    trainer = PrefixTrainer(plan, "phone", device_model(plan), some_images(20), 4)
     trainer.forward(0, 0)
     trainer.backward(0, 0, server_logits)
     other, _ = trained_with("logits", server_logits, exit_weight=0, distill_weight=0.4)
@@ -257,7 +261,7 @@ def test_a_teacher_is_followed_without_adjustment() -> None:
 
 def test_inference_is_not_adjusted() -> None:
     plan = plan_of(logit_adjustment=2.0)
-    trainer = Trainer(plan, "phone", device_model(plan), skewed_images(), 4)
+    trainer = PrefixTrainer(plan, "phone", device_model(plan), skewed_images(), 4)
     plain = device_model(PLAN)
     images = some_images(5).images
     for answer, expected in zip(trainer.model.infer(images), plain.infer(images), strict=True):
@@ -268,7 +272,7 @@ def test_inference_is_not_adjusted() -> None:
 
 
 def test_the_activation_that_goes_out_is_not_touched_by_the_optimizer() -> None:
-    trainer = Trainer(PLAN, "phone", device_model(PLAN), some_images(20), 4)
+    trainer = PrefixTrainer(PLAN, "phone", device_model(PLAN), some_images(20), 4)
     sent = trainer.forward(0, 0)
     before = sent.activation.clone()
     trainer.backward(0, 0)
@@ -278,7 +282,7 @@ def test_the_activation_that_goes_out_is_not_touched_by_the_optimizer() -> None:
 
 def test_the_labels_that_go_out_are_of_the_images_of_the_batch() -> None:
     shard = some_images(20)
-    trainer = Trainer(PLAN, "phone", device_model(PLAN), shard, 4)
+    trainer = PrefixTrainer(PLAN, "phone", device_model(PLAN), shard, 4)
     for round_, step in itertools.product(range(3), range(4)):
         sent = trainer.forward(round_, step)
         trainer.backward(round_, step)
@@ -287,7 +291,7 @@ def test_the_labels_that_go_out_are_of_the_images_of_the_batch() -> None:
 
 
 def test_a_report_holds_the_means_of_its_own_round() -> None:
-    trainer = Trainer(PLAN, "phone", device_model(PLAN), some_images(20), 4)
+    trainer = PrefixTrainer(PLAN, "phone", device_model(PLAN), some_images(20), 4)
     reference = reference_for(PLAN)
     for round_ in range(2):
         losses, right = [], 0

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hetero_client.data.shard import Shard
-from hetero_client.training.trainer import Trainer
+from hetero_client.training.trainer import PrefixTrainer
 from hetero_common.tensors.weights import layer_states, numbered
 from support.plain_client import PLAN, assert_same_bits, device_model, plan_of, some_images
 
@@ -34,7 +34,7 @@ def first_activation(
     model = device_model(PLAN.model_copy(update={"model": plan.model}))
     image = some_images(1)
     shard = Shard(image.images.expand(20, -1, -1, -1), image.labels.expand(20))
-    return Trainer(plan, client_id, model, shard, 4).forward(round_, step).activation
+    return PrefixTrainer(plan, client_id, model, shard, 4).forward(round_, step).activation
 
 
 def test_dropout_is_a_function_of_seed_client_round_and_step() -> None:
@@ -53,7 +53,9 @@ def test_dropout_is_a_function_of_seed_client_round_and_step() -> None:
 
 def test_training_with_dropout_does_not_depend_on_other_draws_in_the_process() -> None:
     plan = plan_of(model=f"{__name__}:dropout_model")
-    trainers = [Trainer(plan, "phone", device_model(plan), some_images(20), 4) for _ in range(2)]
+    trainers = [
+        PrefixTrainer(plan, "phone", device_model(plan), some_images(20), 4) for _ in range(2)
+    ]
     for round_, step in itertools.product(range(2), range(4)):
         for number, trainer in enumerate(trainers):
             torch.rand(number)  # somebody else's draw, before and within the step
@@ -66,7 +68,7 @@ def test_training_with_dropout_does_not_depend_on_other_draws_in_the_process() -
 
 def test_the_activation_that_goes_out_is_of_the_pass_that_is_trained_on() -> None:
     plan = plan_of(model=f"{__name__}:dropout_model", augment="none")
-    trainer = Trainer(plan, "phone", device_model(plan), some_images(20), 4)
+    trainer = PrefixTrainer(plan, "phone", device_model(plan), some_images(20), 4)
     sent = trainer.forward(0, 0)
     loss = F.cross_entropy(trainer.model.head(sent.activation), sent.labels)
     trainer.backward(0, 0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hetero_client.training.trainer import Trainer
+from hetero_client.training.trainer import PrefixTrainer
 from hetero_common.errors import NonFinite
 from hetero_common.models.exits import ExitHeadKind
 from support.plain_client import PLAN, device_model, some_images
@@ -22,7 +22,7 @@ def test_nothing_is_given_out_of_which_a_single_value_is_not_finite(
 ) -> None:
     plan = PLAN.model_copy(update={"exit_head": exit_head})
     model = device_model(plan)
-    trainer = Trainer(plan, "c", model, some_images(12), 4)
+    trainer = PrefixTrainer(plan, "c", model, some_images(12), 4)
     assert torch.isfinite(trainer.forward(0, 0).activation).all()
     trainer.backward(0, 0)
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hetero_client.training.trainer import Trainer
+from hetero_client.training.trainer import PrefixTrainer
 from hetero_common.tensors.weight_delta import unpack
 from hetero_common.tensors.weights import Weights
 from support.plain_client import device_model, plan_of, some_images
 
 
-def trained(**changes: object) -> tuple[Trainer, Weights]:
+def trained(**changes: object) -> tuple[PrefixTrainer, Weights]:
     """Two steps after a pull; the trainer and what it has pulled."""
     plan = plan_of(**changes)
     pulled = device_model(plan_of(seed=99)).weights()
-    trainer = Trainer(plan, "a", device_model(plan), some_images(24), steps=4)
+    trainer = PrefixTrainer(plan, "a", device_model(plan), some_images(24), steps=4)
     trainer.pull(pulled)
     for step in range(2):
         trainer.forward(0, step)

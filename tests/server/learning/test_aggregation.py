@@ -13,8 +13,8 @@ from hetero_common.errors import RefusedInput
 from hetero_common.tensors.aggregation import LayerStates
 from hetero_common.tensors.weights import Weights
 from hetero_server.learning.aggregation import BoundaryResult, Contribution, cross_boundary
+from hetero_server.learning.step_outcome import StepOutcome
 from hetero_server.learning.strategies import ClientBatch
-from hetero_server.learning.suffix import StepResult
 
 LAYERS = 4
 Values = dict[int, float]
@@ -61,7 +61,7 @@ class FakeStrategy:
     def remove(self, client_id: str) -> None:
         raise AssertionError("not at a boundary")
 
-    def step(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
+    def step(self, batches: Sequence[ClientBatch]) -> list[StepOutcome | RefusedInput]:
         raise AssertionError("not at a boundary")
 
     def nbytes(self) -> int:

@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from hetero_common.wire import rpc
-from hetero_server.net.listener import Front
+from hetero_server.net.listener import Listener
 from hetero_splitee.v1 import service_pb2_grpc
 from hetero_splitee.v1.service_pb2 import GetStatusRequest
 from support.in_process_server import SECONDS, House, visit
@@ -54,7 +54,7 @@ def test_a_closed_front_has_no_calls_in_hand() -> None:
                 self.has_ended = True
 
     async def play() -> None:
-        front, servicer = await Front.open("127.0.0.1:0"), Reluctant()
+        front, servicer = await Listener.open("127.0.0.1:0"), Reluctant()
         front.serve(servicer)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{front.port}") as channel:
             stub: Any = service_pb2_grpc.HeteroSplitStub(channel)
@@ -95,7 +95,7 @@ def errors_after_a_late_read() -> list[str]:
                 raise
 
     async def play() -> None:
-        front, servicer = await Front.open("127.0.0.1:0"), Late()
+        front, servicer = await Listener.open("127.0.0.1:0"), Late()
         front.serve(servicer)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{front.port}") as channel:
             stub: Any = service_pb2_grpc.HeteroSplitStub(channel)

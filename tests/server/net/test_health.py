@@ -12,9 +12,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from hetero_common.wire import rpc
+from hetero_server.compute_thread import ComputeThread
 from hetero_server.net.health import keep_true
-from hetero_server.net.listener import Front
-from hetero_server.runner import ComputeThread
+from hetero_server.net.listener import Listener
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -43,12 +43,12 @@ class Visitor:
             call.cancel()
 
 
-Scene = Callable[[Front, Visitor], Awaitable[None]]
+Scene = Callable[[Listener, Visitor], Awaitable[None]]
 
 
 def visit(scene: Scene) -> None:
     async def play() -> None:
-        front = await Front.open("127.0.0.1:0")
+        front = await Listener.open("127.0.0.1:0")
         async with grpc.aio.insecure_channel(f"127.0.0.1:{front.port}") as channel:
             await scene(front, Visitor(health_pb2_grpc.HealthStub(channel)))
         await front.close()
@@ -57,7 +57,7 @@ def visit(scene: Scene) -> None:
 
 
 def test_a_server_that_is_still_loading_does_not_serve() -> None:
-    async def scene(front: Front, visitor: Visitor) -> None:
+    async def scene(front: Listener, visitor: Visitor) -> None:
         for service in ("", rpc.SERVICE.full_name):
             assert await visitor.check(service) == NOT_SERVING
         front.health.tell(serving=True)
@@ -68,7 +68,7 @@ def test_a_server_that_is_still_loading_does_not_serve() -> None:
 
 
 def test_other_services_are_not_known() -> None:
-    async def scene(front: Front, visitor: Visitor) -> None:
+    async def scene(front: Listener, visitor: Visitor) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await visitor.check("another.Service")
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
@@ -78,7 +78,7 @@ def test_other_services_are_not_known() -> None:
 
 
 def test_every_watcher_hears_of_every_change_whoever_else_leaves() -> None:
-    async def scene(front: Front, visitor: Visitor) -> None:
+    async def scene(front: Listener, visitor: Visitor) -> None:
         staying, leaving = visitor.watch(), visitor.watch()
         assert [await anext(staying), await anext(leaving)] == [NOT_SERVING, NOT_SERVING]
         await leaving.aclose()  # type: ignore[attr-defined]
@@ -90,7 +90,7 @@ def test_every_watcher_hears_of_every_change_whoever_else_leaves() -> None:
 
 
 def test_a_server_that_ends_serves_no_more() -> None:
-    async def scene(front: Front, visitor: Visitor) -> None:
+    async def scene(front: Listener, visitor: Visitor) -> None:
         watching = visitor.watch()
         await anext(watching)
         front.health.tell(serving=True)
@@ -109,7 +109,7 @@ def test_a_server_whose_computing_is_stuck_does_not_serve_until_it_goes_on(
 ) -> None:
     monkeypatch.setattr("hetero_server.net.health._LOOK_SECONDS", 0.01)
 
-    async def scene(front: Front, visitor: Visitor) -> None:
+    async def scene(front: Listener, visitor: Visitor) -> None:
         compute, goes_on = ComputeThread(), threading.Event()
         looking = asyncio.create_task(keep_true(front.health, compute, stall_timeout=0.05))
         watching = visitor.watch()

@@ -16,12 +16,12 @@ from hetero_server.auth.identity import Caller
 from hetero_server.net.limits import OpenCalls, PerMinute
 from hetero_server.net.receiver import Receiver
 from hetero_server.net.sessions import Sessions
-from hetero_server.run.member import Member, MemberState
+from hetero_server.run.member import Identity, Member, MemberState
 from hetero_splitee.v1 import service_pb2 as pb
 
 
 def a_member(client_id: str) -> Member:
-    return Member(client_id, cut_layer=1, shard_size=64, steps=2)
+    return Member(Identity(client_id, cut_layer=1, shard_size=64, steps=2), membership=0)
 
 
 # Calls.

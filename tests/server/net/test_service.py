@@ -15,13 +15,14 @@ from hetero_common.tensors.weights import tensors_to_bytes
 from hetero_common.version import PROTOCOL_VERSION
 from hetero_common.wire.frames import Frame
 from hetero_server.auth.identity import Caller
+from hetero_server.compute_thread import ComputeThread
 from hetero_server.learning.initial_model import InitialModel
 from hetero_server.learning.strategies.sequential import Sequential
 from hetero_server.net.service import HeteroSplitService
 from hetero_server.run.engine import Engine
 from hetero_server.run.member import Ack, MemberState
 from hetero_server.run.orders import arrival
-from hetero_server.runner import ComputeThread, Runner
+from hetero_server.runner import Runner
 from hetero_splitee.v1 import service_pb2 as pb
 from hetero_splitee.v1 import tensor_pb2
 
@@ -36,7 +37,9 @@ def a_service() -> tuple[HeteroSplitService, Runner, Engine]:
     strategy = Sequential(PLAN, Compute(), initial.fresh)
     engine = Engine(PLAN, initial, strategy, arrival, clients=1)
     runner = Runner(engine, ComputeThread())
-    return HeteroSplitService(runner, "run", "sequential"), runner, engine
+    runner.monitor.watch(engine, "run", "sequential")
+    service = HeteroSplitService(engine, "run", runner.compute, runner.monitor, runner.changed)
+    return service, runner, engine
 
 
 async def register(service: HeteroSplitService, engine: Engine) -> Caller:
@@ -151,7 +154,7 @@ def test_a_stream_that_breaks_within_a_batch_may_be_taken_up_again() -> None:
         broken.set()
         assert [answer async for answer in answers] == []
         member = engine.members["a"]
-        assert (member.state, member.received) == (MemberState.STALE, 0)
+        assert (member.state, member.progress.received) == (MemberState.STALE, 0)
         runner.compute.close()
 
     asyncio.run(asyncio.wait_for(scenario(), timeout=30))
@@ -175,7 +178,7 @@ def test_weights_that_outlive_their_stream_are_to_be_pushed_again() -> None:
 
         with pytest.raises(UnknownSession):
             await service.PushState(requests(), caller)
-        assert engine.members["a"].pushed is None
+        assert engine.members["a"].progress.pushed is None
         runner.compute.close()
 
     asyncio.run(asyncio.wait_for(scenario(), timeout=30))

@@ -24,7 +24,7 @@ from hetero_common.errors import (
 )
 from hetero_common.wire import rpc
 from hetero_server.auth.certs import Authority
-from hetero_server.net.listener import Front
+from hetero_server.net.listener import Listener
 from hetero_server.settings import LimitSettings
 from hetero_splitee.v1 import service_pb2 as pb
 from support.in_process_server import (
@@ -231,7 +231,7 @@ def test_broken_certificates_leave_the_old_ones_in_use(
 
 def refusal(listen: str, *, insecure: bool = False, tokens: Path | None = None) -> str:
     with pytest.raises(SettingsError) as caught:
-        asyncio.run(Front.open(listen, insecure=insecure, tokens=tokens))
+        asyncio.run(Listener.open(listen, insecure=insecure, tokens=tokens))
     return str(caught.value)
 
 
@@ -315,15 +315,17 @@ def test_a_client_waits_for_a_server_that_is_still_loading(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def play() -> ServerStatus:
-        front = await Front.open("127.0.0.1:0")
+        front = await Listener.open("127.0.0.1:0")
         with ServerLink(f"127.0.0.1:{front.port}", connect_timeout=SECONDS) as link:
             answer = asyncio.create_task(asyncio.to_thread(link.status))
             while "still loading" not in caplog.text:
                 await asyncio.sleep(0.01)
             assert not answer.done()
-            front.serve(a_service())
+            service, runner = a_service()
+            front.serve(service)
             status = await answer
         await front.close()
+        runner.compute.close()
         return status
 
     assert asyncio.run(play()).run.phase == "WAITING"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hetero_common.agreement.plan import Plan
+from hetero_common.records.cadence import Cadence
 from hetero_common.records.checkpoints import BEFORE_FIRST, CheckpointStore
 from hetero_server.learning.shared_weights import SharedWeights
 from hetero_server.run.checkpointing import Saving, save_work
@@ -30,7 +31,7 @@ def test_a_round_is_saved_where_the_last_is_long_enough_ago(
     """Rounds last ten seconds; that the fourth is saved is said when the third has ended."""
     now = 0.0
     store = CheckpointStore(tmp_path, "run", "f")
-    saving = Saving(store, every, seconds, lambda: now)
+    saving = Saving(store, every, Cadence(seconds, lambda: now))
     initial, plan = initial_model().weights, Plan(rounds=12)
     shared = SharedWeights(initial.layers, initial.exits)
     written: list[int] = []

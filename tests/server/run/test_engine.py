@@ -20,7 +20,7 @@ from hetero_common.tensors.weights import Weights
 from hetero_server.run.member import Ack, MemberState
 from hetero_server.run.orders import ORDERS, relay
 from hetero_server.run.phase import Phase
-from support.engine_run import Run, a_batch
+from support.engine_run import Run, a_batch, hand_in
 
 # The first round.
 
@@ -96,13 +96,13 @@ def test_a_batch_is_applied_and_acknowledged() -> None:
     run = Run(steps_per_round=2)
     member = run.join("a", cut_layer=2)
     run.heard("a")
-    run.engine.submit("a", a_batch(0, 0, value=7.0, rows=4))
+    hand_in(run.engine, "a", a_batch(0, 0, value=7.0, rows=4))
     assert run.heard("a") == []  # not before it is applied
     run.work()
     assert run.strategy.clients == {"a": 2}
     assert run.strategy.applied == [("a", StepAt(0, 0, 2), 7.0)]
     assert run.heard("a") == [Ack(round=0, step=0, loss=0.5, accuracy=0.25)]
-    assert (member.samples, member.bytes_received) == (4, 4 * 2 * 4)
+    assert (member.samples, member.traffic.bytes_received) == (4, 4 * 2 * 4)
 
 
 def test_feedback_returns_with_the_acknowledgement_in_the_agreed_wire_dtype() -> None:
@@ -179,14 +179,14 @@ def test_batches_beyond_the_credits_are_refused_until_one_is_acknowledged(credit
     with pytest.raises(LimitExceeded) as caught:
         run.send("a", credits)
     assert str(caught.value) == f"more than the agreed {credits} batches are unacknowledged"
-    assert len(member.queue) == credits
+    assert len(member.progress.queue) == credits
     work = run.engine.work()
     assert work is not None
     with pytest.raises(LimitExceeded):  # it is being applied, not yet acknowledged
         run.send("a", credits)
     run.engine.settle(work, run.engine.perform(work))
     run.send("a", credits)
-    assert len(member.queue) == credits
+    assert len(member.progress.queue) == credits
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_impossible_rows_and_labels_are_refused(labels: list[int], rows: int, re
     with pytest.raises(RefusedInput) as caught:
         run.engine.admit("a", 0, 0, labels, rows)
     assert str(caught.value) == reason
-    assert member.received == 0
+    assert member.progress.received == 0
 
 
 @pytest.mark.parametrize("step", [-1, 2, 10**9])
@@ -223,7 +223,7 @@ def test_what_is_not_of_the_current_round_is_refused(round_: int) -> None:
     run = Run()
     run.join("a")
     attempts: list[Callable[[], object]] = [
-        lambda: run.engine.submit("a", a_batch(round_, 0)),
+        lambda: hand_in(run.engine, "a", a_batch(round_, 0)),
         lambda: run.engine.push("a", round_, Weights()),
         lambda: run.engine.round_done("a", RoundDone(round_, 0.0, 0.0)),
     ]

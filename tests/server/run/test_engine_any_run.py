@@ -22,7 +22,7 @@ from hetero_server.run.orders import MIXED_ORDERS, ORDERS, Order
 from hetero_server.run.phase import Phase
 from hetero_server.run.work import BoundaryWork, JoinWork, LeaveWork, Outcome, Work
 from support.client_session import Session
-from support.engine_run import Run, a_batch, an_evaluation
+from support.engine_run import Run, a_batch, an_evaluation, hand_in
 
 
 def choose(sessions: Sequence[Session], pick: int) -> Session:
@@ -97,7 +97,7 @@ class AnyRun(RuleBasedStateMachine):
     def unapplied(self) -> bool:
         """Whether batches of clients that have reported their round's end are still queued."""
         awaited = self.engine.roster.awaited()
-        return any(member.report and member.applied < member.steps for member in awaited)
+        return any(member.progress.report and member.applied < member.steps for member in awaited)
 
     def has_credit(self, session: Session) -> bool:
         settled = max(session.acked_of_round, session.first_step)
@@ -142,13 +142,13 @@ class AnyRun(RuleBasedStateMachine):
         value = math.nan if is_bad else float(self.values)
         batch = a_batch(session.round, session.step, value)
         if self.has_credit(session):
-            self.engine.submit(session.client_id, batch)
+            hand_in(self.engine, session.client_id, batch)
             session.step += 1
             session.sent.append(value)
             session.may_be_sent_away |= is_bad
         else:
             with pytest.raises(LimitExceeded):
-                self.engine.submit(session.client_id, batch)
+                hand_in(self.engine, session.client_id, batch)
 
     @precondition(lambda self: self.training())
     @rule(
@@ -161,15 +161,15 @@ class AnyRun(RuleBasedStateMachine):
         step, steps = session.step + skipped, session.member.steps
         batch = a_batch(session.round + ahead, step, value=-1.0)
         if ahead == 0 and 0 <= step < session.step:
-            self.engine.submit(session.client_id, batch)  # a duplicate
+            hand_in(self.engine, session.client_id, batch)  # a duplicate
             return
         if 0 <= batch.round < session.round:
             session.sent_late.append(batch.round)
-            self.engine.submit(session.client_id, batch)  # acknowledged, and not applied
+            hand_in(self.engine, session.client_id, batch)  # acknowledged, and not applied
             return
         is_gap = ahead == 0 and 0 <= step < steps
         with pytest.raises(StepGap if is_gap else RefusedInput):
-            self.engine.submit(session.client_id, batch)
+            hand_in(self.engine, session.client_id, batch)
 
     @precondition(lambda self: self.training())
     @rule(pick=st.integers(0, 9))
@@ -223,10 +223,11 @@ class AnyRun(RuleBasedStateMachine):
         if self.engine.phase is Phase.FINISHED and lost.member.state is not MemberState.STALE:
             return
         cut_layer = lost.member.cut_layer
-        queued = 0 if lost.member.report else len(lost.member.queue)  # it is to be sent again
+        progress = lost.member.progress
+        queued = 0 if progress.report else len(progress.queue)  # it is to be sent again
         member = self.engine.register(lost.client_id, cut_layer, 64, held)
         session = Session(member)
-        if lost.member.current is member:
+        if lost.member.membership == member.membership:
             session.is_heir, session.round, session.completed = True, lost.round, lost.completed
             session.sent, lost.sent, lost.acked = lost.sent[: len(lost.sent) - queued], [], 0
             session.may_be_sent_away = lost.may_be_sent_away
@@ -293,12 +294,14 @@ class AnyRun(RuleBasedStateMachine):
     def queues_are_bounded_by_credits(self) -> None:
         for session in self.sessions:
             member = session.member
-            assert len(member.queue) == len(member.arrivals)
-            settled = max(member.applied, member.inherited)
-            assert member.received - settled <= self.engine.credits
-            assert len(member.queue) <= min(self.engine.credits, member.received - member.applied)
+            assert len(member.progress.queue) == len(member.progress.arrivals)
+            settled = max(member.applied, member.progress.inherited)
+            assert member.progress.received - settled <= self.engine.credits
+            unapplied = member.progress.received - member.applied
+            assert len(member.progress.queue) <= min(self.engine.credits, unapplied)
             is_over = member.state in (MemberState.LEFT, MemberState.EVICTED)
-            assert not (is_over and member.current is member and member.queue)
+            is_current = self.engine.members.get(member.client_id) is member
+            assert not (is_over and is_current and member.progress.queue)
 
     @invariant()
     def rounds_advance_one_by_one_when_all_are_done(self) -> None:

@@ -14,7 +14,7 @@ from hetero_common.errors import RefusedInput
 from hetero_common.records.checkpoints import CheckpointStore
 from hetero_server.run.checkpointing import Saving
 from hetero_server.run.member import Batch
-from support.engine_run import Run, a_batch
+from support.engine_run import Run, a_batch, hand_in
 
 COUNTS = (50, 14, 0)
 
@@ -34,7 +34,7 @@ def test_a_client_tells_its_images_of_each_class_all_of_them(counts: tuple[int, 
 
 
 def test_without_adjustment_nobody_wants_to_know() -> None:
-    assert Run().engine.register("a", 1, 64, class_counts=(1, 2)).class_counts == ()
+    assert Run().engine.register("a", 1, 64, class_counts=(1, 2)).identity.class_counts == ()
 
 
 def test_a_step_is_made_with_the_prior_of_whoever_sent_it() -> None:
@@ -58,7 +58,7 @@ def test_a_label_of_a_class_that_a_client_said_it_has_not_is_refused() -> None:
     good = a_batch(0, 0)
     assert run.engine.admit("a", 0, 0, [0, 1], 2)
     with pytest.raises(RefusedInput, match="of a class that this client registered no image of"):
-        run.engine.submit("a", Batch(0, 0, good.payload, [0, 2]))
+        hand_in(run.engine, "a", Batch(0, 0, good.payload, [0, 2]))
 
 
 def test_with_other_images_a_client_is_a_new_member() -> None:
@@ -85,7 +85,7 @@ def test_a_resumed_run_knows_them(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, "run", "f")
     other = saved(store)
     other.engine.begin(store.newest())
-    assert other.member("a").class_counts == COUNTS
+    assert other.member("a").identity.class_counts == COUNTS
     back = other.engine.register("a", 1, 64, [0], class_counts=COUNTS)
     assert back.base == 0, "it is the same client"
 

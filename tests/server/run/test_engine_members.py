@@ -107,7 +107,7 @@ def test_the_newest_registration_of_an_id_wins() -> None:
     assert isinstance(error, Superseded)
     assert str(error) == "a newer process registered as a: this one can stop"
     assert old.state is MemberState.EVICTED
-    assert not old.queue
+    assert not old.progress.queue
     assert run.member("a") is new
     run.work()
     assert run.strategy.clients == {"b": 1}

@@ -10,7 +10,7 @@ from hetero_common.errors import LimitExceeded, RefusedInput, Superseded
 from hetero_server.run.member import Ack, Member, MemberState
 from hetero_server.run.phase import Phase
 from hetero_server.run.work import LeaveWork
-from support.engine_run import Run, a_batch, a_pair, an_evaluation, drain
+from support.engine_run import Run, a_batch, a_pair, an_evaluation, drain, hand_in
 
 # Vanishing, and coming back.
 
@@ -44,7 +44,7 @@ def test_who_is_back_hears_its_round_again_and_what_has_arrived_of_it() -> None:
     assert back.base == 0
     again = StartRound(1, 2, pull_state=True, push_state=True, first_step=1)
     assert drain(back) == [again]
-    run.engine.submit("b", a_batch(1, 1))
+    hand_in(run.engine, "b", a_batch(1, 1))
     run.work()
     run.done("b")
     run.train("a")
@@ -74,7 +74,7 @@ def test_what_was_queued_is_applied_while_its_client_is_away() -> None:
     vanish(run, "b")
     run.work()
     back = come_back(run, "b", 0)
-    assert (back.received, back.applied) == (2, 2)
+    assert (back.progress.received, back.applied) == (2, 2)
     (start,) = drain(back)
     assert isinstance(start, StartRound)
     assert start.first_step == 2
@@ -139,7 +139,7 @@ def test_the_newer_of_two_processes_goes_on_and_the_older_is_told() -> None:
     assert isinstance(error, Superseded)
     assert old.state is MemberState.EVICTED
     assert drain(new)[0] == StartRound(1, 2, pull_state=True, push_state=True)
-    assert len(new.queue) == 0, "it sends again what was queued, with credits of its own"
+    assert len(new.progress.queue) == 0, "it sends again what was queued, with credits of its own"
 
 
 @pytest.mark.parametrize("computing", [0, 1])
@@ -158,7 +158,7 @@ def test_who_is_back_has_all_its_credits(computing: int) -> None:
     run.send("a", computing, computing + 1)
     with pytest.raises(LimitExceeded):
         run.send("a", computing + 2)
-    assert len(back.queue) == 2, "memory is bounded as ever"
+    assert len(back.progress.queue) == 2, "memory is bounded as ever"
     if work is not None:
         run.engine.settle(work, run.engine.perform(work))
     run.work()
@@ -180,7 +180,7 @@ def test_what_is_queued_behind_a_report_is_kept() -> None:
 def test_a_step_that_comes_twice_while_it_is_queued_is_acknowledged_once() -> None:
     run = a_pair()
     run.send("b", 0)
-    run.engine.submit("b", a_batch(1, 0))
+    hand_in(run.engine, "b", a_batch(1, 0))
     assert run.heard("b") == []
     run.work()
     assert [told.step for told in run.heard("b") if isinstance(told, Ack)] == [0]
@@ -194,7 +194,7 @@ def test_a_copy_of_the_last_step_gets_its_feedback_again() -> None:
     run.send("a", 0)
     run.work()
     (first,) = run.heard("a")
-    run.engine.submit("a", a_batch(0, 0))
+    hand_in(run.engine, "a", a_batch(0, 0))
     (second,) = run.heard("a")
     assert isinstance(first, Ack)
     assert isinstance(second, Ack)
@@ -265,14 +265,14 @@ def test_what_comes_too_late_is_acknowledged_and_not_applied() -> None:
     run.work()
     run.heard("b")
     before = len(run.strategy.applied)
-    run.engine.submit("b", a_batch(1, 0))
+    hand_in(run.engine, "b", a_batch(1, 0))
     (late,) = run.heard("b")
     assert isinstance(late, Ack)
     assert (late.round, late.step, late.duplicate) == (1, 0, True)
     assert run.work() == []
     assert len(run.strategy.applied) == before
     with pytest.raises(RefusedInput):
-        run.engine.submit("b", a_batch(3, 0))  # of a round that is to come
+        hand_in(run.engine, "b", a_batch(3, 0))  # of a round that is to come
 
 
 def test_a_released_client_that_is_there_joins_the_next_round() -> None:

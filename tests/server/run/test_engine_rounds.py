@@ -20,7 +20,7 @@ from hetero_common.tensors.weights import Weights, tensors_to_bytes
 from hetero_server.run.member import MemberState
 from hetero_server.run.phase import Phase
 from hetero_server.run.work import BoundaryWork, JoinWork, StepWork
-from support.engine_run import PLAN, Run, a_batch, an_evaluation, initial_model
+from support.engine_run import PLAN, Run, a_batch, an_evaluation, hand_in, initial_model
 
 # The end of a round.
 
@@ -68,7 +68,7 @@ def test_a_report_of_numbers_that_can_not_be_is_refused_and_not_recorded(
     run.push("a")
     with pytest.raises(RefusedInput, match=re.escape(reason)):
         run.engine.round_done("a", RoundDone(0, loss, accuracy))
-    assert run.member("a").report is None
+    assert run.member("a").progress.report is None
 
 
 def test_an_evaluation_of_numbers_that_can_not_be_is_refused_and_not_recorded() -> None:
@@ -127,7 +127,7 @@ def test_pulled_weights_are_the_average_of_what_was_pushed() -> None:
     run.join("b", cut_layer=2)
     for client_id, shift, rows in (("a", 1.0, 2), ("b", 4.0, 6)):
         for step in range(2):
-            run.engine.submit(client_id, a_batch(0, step, rows=rows))
+            hand_in(run.engine, client_id, a_batch(0, step, rows=rows))
         run.work()
         pushed = run.engine.shared.for_cut(run.member(client_id).cut_layer)
         moved = {
@@ -167,7 +167,7 @@ def test_a_client_counts_by_its_samples_or_like_any_other(
     run.join("a")
     for client_id, rows in (("a", 2), ("b", 6)):
         for step in range(2):
-            run.engine.submit(client_id, a_batch(0, step, rows=rows))
+            hand_in(run.engine, client_id, a_batch(0, step, rows=rows))
     run.work()
     run.done("a", "b")
     (boundary,) = [work for work in run.work() if isinstance(work, BoundaryWork)]
@@ -297,15 +297,6 @@ def test_who_registered_in_time_and_comes_too_late_is_dismissed() -> None:
     run.round("a")
     run.engine.attach("late")
     assert run.heard("late") == [Finish("all rounds are done")]
-
-
-def test_a_server_of_predictions_trains_nobody() -> None:
-    run = Run()
-    run.engine.phase = Phase.SERVING
-    with pytest.raises(NotTraining):
-        run.engine.register("a", 1, 64)
-    answer = run.engine.predict(torch.zeros(4, 2), 1, None)
-    assert answer.shape == (4, PLAN.classes)
 
 
 def test_a_run_records_what_happened() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hetero_common.tensors.codec import encode
-from hetero_server.run.member import Batch, Member
+from hetero_server.run.member import Batch, Identity, Member
 from hetero_server.run.orders import ORDERS, Order, arrival, interleaved, relay
 
 BATCH = Batch(0, 0, encode(torch.zeros(2, 1), "fp32"), [0, 0])
@@ -19,29 +19,29 @@ Schedule = list[tuple[str, int]]
 
 
 def member(client_id: str, steps: int, *arrivals: int) -> Member:
-    held = Member(client_id, cut_layer=1, shard_size=99, steps=steps)
+    held = Member(Identity(client_id, cut_layer=1, shard_size=99, steps=steps), membership=0)
     for place in arrivals:
         arrive(held, place)
     return held
 
 
 def arrive(held: Member, place: int) -> None:
-    held.received += 1
-    held.queue.append(BATCH)
-    held.arrivals.append(place)
+    held.progress.received += 1
+    held.progress.queue.append(BATCH)
+    held.progress.arrivals.append(place)
 
 
 def apply(held: Member) -> tuple[str, int]:
-    held.queue.popleft()
-    held.arrivals.popleft()
-    held.applied_steps.append(held.applied)
+    held.progress.queue.popleft()
+    held.progress.arrivals.popleft()
+    held.progress.applied_steps.append(held.applied)
     return held.client_id, held.applied - 1
 
 
 def drain(order: Order, members: Sequence[Member], seed: int = 0, round_: int = 0) -> Schedule:
     """Apply whatever the order lets through, of what has arrived."""
     applied = []
-    while (turn := order(members, seed, round_)) and all(held.queue for held in turn):
+    while (turn := order(members, seed, round_)) and all(held.progress.queue for held in turn):
         applied += [apply(held) for held in turn]
     return applied
 
@@ -61,7 +61,11 @@ each_repeatable = pytest.mark.parametrize("order", [interleaved, relay])
 @given(st.permutations(range(6)))
 def test_first_come_first_served(places: list[int]) -> None:
     members = [member(name, 2, *sorted(places[2 * i : 2 * i + 2])) for i, name in enumerate("abc")]
-    when = {(m.client_id, step): place for m in members for step, place in enumerate(m.arrivals)}
+    when = {
+        (m.client_id, step): place
+        for m in members
+        for step, place in enumerate(m.progress.arrivals)
+    }
     assert drain(arrival, members) == sorted(when, key=when.__getitem__)
 
 
@@ -150,7 +154,7 @@ def test_whose_turn_it_is_shows_before_the_batch_arrives(order: Order) -> None:
     members = [member(name, 2) for name in "abc"]
     expected = whole_round(order, dict.fromkeys("abc", 2))
     (turn,) = order(members, 0, 0)
-    assert (turn.client_id, len(turn.queue)) == (expected[0][0], 0)
+    assert (turn.client_id, len(turn.progress.queue)) == (expected[0][0], 0)
 
 
 def test_orders_by_name() -> None:

@@ -13,10 +13,10 @@ from hetero_common.agreement.control import RoundDone, StartRound
 from hetero_common.errors import HeteroError, Quarantined
 from hetero_common.records.checkpoints import Checkpoint, CheckpointStore
 from hetero_common.tensors.weights import Weights
+from hetero_server.learning.step_outcome import StepOutcome
 from hetero_server.run.checkpointing import Saving
 from hetero_server.run.member import Ack, MemberState
 from hetero_server.run.phase import Phase
-from hetero_server.run.step_outcome import StepOutcome
 from hetero_server.run.work import BoundaryWork, ForgetWork, LeaveWork, StepWork
 from support.engine_run import Run, drain
 
@@ -58,7 +58,7 @@ def test_one_outlier_too_many_sends_a_client_away() -> None:
     acknowledged, error = drain(bad)
     assert isinstance(acknowledged, Ack)  # it was applied
     assert (type(error), str(error)) == (Quarantined, SENTENCE)
-    assert (bad.state, len(bad.queue)) == (MemberState.EVICTED, 0)
+    assert (bad.state, len(bad.progress.queue)) == (MemberState.EVICTED, 0)
     steps = [at.step for who, at, _ in run.strategy.applied if who == "bad"]
     assert steps == [0, 1, 2, 3]
     assert run.strategy.clients == {"a": 1, "b": 1}
@@ -319,7 +319,7 @@ def test_verdicts_go_with_the_heir_of_a_session() -> None:
     run.engine.detach("bad", MemberState.STALE)
     heir = run.engine.register("bad", 1, 64, (0,))
     run.engine.attach("bad")
-    assert heir.tally.outliers == 2
+    assert heir.progress.tally.outliers == 2
     run.send("bad", 2, value=ABSURD)
     run.work()
     assert heir.state is MemberState.EVICTED

@@ -13,8 +13,9 @@ from hetero_common.errors import NotTraining, RefusedInput
 from hetero_common.records.checkpoints import nested, within
 from hetero_common.tensors.aggregation import LayerStates
 from hetero_common.tensors.weights import Weights, layer_states
+from hetero_server.learning.step_outcome import StepOutcome
 from hetero_server.learning.strategies.base import ClientBatch, FreshLayers, one_by_one
-from hetero_server.learning.suffix import StepResult, Suffix
+from hetero_server.learning.suffix import Suffix
 
 
 class Averaging:
@@ -49,11 +50,11 @@ class Averaging:
         """Free the client's replica."""
         self._replicas.pop(client_id, None)
 
-    def step(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
+    def step(self, batches: Sequence[ClientBatch]) -> list[StepOutcome | RefusedInput]:
         """One step of each client's own replica."""
         return one_by_one(self._train, batches)
 
-    def _train(self, batch: ClientBatch) -> StepResult:
+    def _train(self, batch: ClientBatch) -> StepOutcome:
         replica = self._replicas[batch.client_id]
         return replica.train_step(
             batch.activation, batch.labels, replica.first - 1, batch.at, batch.offsets

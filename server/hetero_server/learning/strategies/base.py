@@ -12,7 +12,7 @@ from hetero_common.compute.schedules import StepAt
 from hetero_common.errors import RefusedInput
 from hetero_common.tensors.aggregation import LayerStates
 from hetero_common.tensors.weights import Weights
-from hetero_server.learning.suffix import StepResult
+from hetero_server.learning.step_outcome import StepOutcome
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -74,7 +74,7 @@ class Strategy(Protocol):
     def remove(self, client_id: str) -> None:
         """A client is gone; an unknown one is ignored."""
 
-    def step(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
+    def step(self, batches: Sequence[ClientBatch]) -> list[StepOutcome | RefusedInput]:
         """Train on one mini-batch of a client, or of each of several.
 
         Returns:

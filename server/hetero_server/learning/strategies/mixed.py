@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from hetero_common.errors import NonFinite, RefusedInput
+from hetero_common.errors import RefusedInput
 from hetero_common.tensors.weights import Weights
+from hetero_server.learning.step_outcome import StepOutcome
 from hetero_server.learning.strategies.base import ClientBatch, all_at_once, one_by_one
 from hetero_server.learning.strategies.sequential import Sequential
-from hetero_server.learning.suffix import Entry, StepResult
+from hetero_server.learning.suffix import Entry
 
 _Entering: TypeAlias = tuple[ClientBatch, Entry]
 
@@ -27,7 +28,7 @@ class Mixed(Sequential):
     them: an exit then learns from all images, not from those of the deeper clients alone.
     """
 
-    def step(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
+    def step(self, batches: Sequence[ClientBatch]) -> list[StepOutcome | RefusedInput]:
         """One step on all of them; if it has no finite outcome, one for each."""
         return all_at_once(self._together, one_by_one(self._entering, batches))
 
@@ -35,12 +36,12 @@ class Mixed(Sequential):
         cut_layer = self._cuts[batch.client_id]
         return batch, Entry.of(batch.activation, batch.labels, cut_layer, batch.offsets)
 
-    def _together(self, entering: Sequence[_Entering]) -> Sequence[StepResult | RefusedInput]:
+    def _together(self, entering: Sequence[_Entering]) -> Sequence[StepOutcome | RefusedInput]:
         batches, entries = zip(*entering, strict=True)
         furthest = max((b.at for b in batches), key=lambda at: (at.round, at.step / at.steps))
         try:
             return self._suffix.train_together(entries, furthest, self._deepest)
-        except NonFinite:
+        except RefusedInput:
             self._suffix.forget_statistics()
             return one_by_one(self._train, batches)
 

@@ -12,8 +12,9 @@ from hetero_common.errors import RefusedInput
 from hetero_common.records.checkpoints import within
 from hetero_common.tensors.aggregation import LayerStates
 from hetero_common.tensors.weights import Weights
+from hetero_server.learning.step_outcome import StepOutcome
 from hetero_server.learning.strategies.base import ClientBatch, FreshLayers, no_exits, one_by_one
-from hetero_server.learning.suffix import StepResult, Suffix
+from hetero_server.learning.suffix import Suffix
 
 
 class Sequential:
@@ -51,11 +52,11 @@ class Sequential:
         """Nothing is held for a single client."""
         self._cuts.pop(client_id, None)
 
-    def step(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
+    def step(self, batches: Sequence[ClientBatch]) -> list[StepOutcome | RefusedInput]:
         """For each batch one step of the shared model, entered at the client's cut layer."""
         return one_by_one(self._train, batches)
 
-    def _train(self, batch: ClientBatch) -> StepResult:
+    def _train(self, batch: ClientBatch) -> StepOutcome:
         cut_layer = self._cuts[batch.client_id]
         return self._suffix.train_step(
             batch.activation, batch.labels, cut_layer, batch.at, batch.offsets

@@ -14,12 +14,14 @@ from hetero_common.agreement.plan import Plan
 from hetero_common.compute.device import Compute
 from hetero_common.compute.schedules import StepAt
 from hetero_common.errors import RefusedInput
+from hetero_common.tensors import codec
 from hetero_common.tensors.aggregation import cross_layer_average
 from hetero_common.tensors.weights import Weights
 from hetero_server.learning.initial_model import InitialModel
+from hetero_server.learning.step_outcome import StepOutcome
 from hetero_server.learning.strategies import ClientBatch, FreshLayers, no_exits
 from hetero_server.learning.strategies.mixed import Mixed
-from hetero_server.learning.suffix import Entry, StepResult, Suffix
+from hetero_server.learning.suffix import Entry, Suffix
 from hetero_server.run.member import Member
 from hetero_server.run.orders import abreast, waiting
 from server.run.test_orders import member, whole_round
@@ -110,11 +112,13 @@ def test_a_joint_step_is_one_step_on_the_mean_over_all_images(
         assert result.correct == int((own.argmax(dim=1) == entry.labels).sum())
         assert result.activation_peak == pytest.approx(float(entry.activation.detach().abs().max()))
         if feedback == "logits":
-            torch.testing.assert_close(result.feedback, own.detach())
+            assert result.feedback is not None
+            torch.testing.assert_close(codec.decode(result.feedback), own.detach())
         if feedback == "gradient":  # of the entry's own mean loss, not of the joint one
             assert entry.activation.grad is not None
             own_mean = entry.activation.grad * (len(labels) / len(entry.labels))
-            torch.testing.assert_close(result.feedback, own_mean)
+            assert result.feedback is not None
+            torch.testing.assert_close(codec.decode(result.feedback), own_mean)
     assert len({result.gradient_norm for result in results}) == 1
 
 
@@ -147,11 +151,13 @@ def test_each_entry_of_a_joint_step_is_adjusted_by_its_own_offsets(
         assert result.loss == pytest.approx(float(loss.detach()), rel=1e-4)
         assert result.correct == int((own.argmax(dim=1) == entry.labels).sum())
         if feedback == "logits":
-            torch.testing.assert_close(result.feedback, own.detach())
+            assert result.feedback is not None
+            torch.testing.assert_close(codec.decode(result.feedback), own.detach())
         else:
             assert entry.activation.grad is not None
             own_mean = entry.activation.grad * (sum(rows) / len(entry.labels))
-            torch.testing.assert_close(result.feedback, own_mean)
+            assert result.feedback is not None
+            torch.testing.assert_close(codec.decode(result.feedback), own_mean)
 
 
 def test_a_step_takes_the_offsets_of_each_client(
@@ -167,8 +173,8 @@ def test_a_step_takes_the_offsets_of_each_client(
     assert same == [True, False, True, True]
 
 
-def losses(results: list[StepResult | RefusedInput]) -> list[float]:
-    return [result.loss for result in results if isinstance(result, StepResult)]
+def losses(results: list[StepOutcome | RefusedInput]) -> list[float]:
+    return [result.loss for result in results if isinstance(result, StepOutcome)]
 
 
 def test_one_batch_alone_is_a_step_of_sequential_bit_for_bit(
@@ -222,7 +228,7 @@ def test_a_step_without_a_finite_outcome_is_taken_apart(
     monkeypatch.setattr(F, "cross_entropy", loss)
     results = mixed.step(batches)
     assert isinstance(results[0], RefusedInput)
-    assert all(isinstance(result, StepResult) for result in results[1:])
+    assert all(isinstance(result, StepOutcome) for result in results[1:])
     tracked = {
         int(tensor)
         for state in mixed.layers().values()
@@ -351,7 +357,7 @@ def test_everybodys_next_batch_makes_up_a_step() -> None:
     members = [member("a", 2, 0), member("b", 3), member("c", 1, 1)]
     assert {held.client_id for held in abreast(members, 0, 0)} == {"a", "b", "c"}
     for held in members:
-        held.applied_steps.append(0)
+        held.progress.applied_steps.append(0)
     assert {held.client_id for held in abreast(members, 0, 0)} == {"a", "b"}
     steps = [step for _, step in whole_round(abreast, {"a": 2, "b": 3, "c": 1})]
     assert steps == [0, 0, 0, 1, 1, 2]

@@ -1,39 +1,11 @@
-"""What a step did to the server model, and the sums over a client's round."""
+"""The sums over a client's round."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from hetero_common.tensors.codec import Payload
-
-
-@dataclass(frozen=True)
-class StepOutcome:
-    """A batch was applied.
-
-    Attributes:
-        loss: Mean over the batch.
-        correct: Images that were classified right.
-        feedback: What the client gets back.
-        gradient_norm: Over the server's layers, before clipping.
-        activation_peak: Largest absolute value that came from the client.
-        is_joint: Others' batches were in the step too.
-    """
-
-    loss: float
-    correct: int
-    feedback: Payload | None = None
-    gradient_norm: float = 0.0
-    activation_peak: float = 0.0
-    is_joint: bool = False
-
-    def statistics(self) -> dict[str, float]:
-        """What tells absurd input of this client, by the names of docs/runs.md."""
-        own = {"activation_peak": self.activation_peak}
-        if self.is_joint:  # nobody is sent away for what another has sent
-            return own
-        return {"server_loss": self.loss, "gradient_norm": self.gradient_norm} | own
+from hetero_server.learning.step_outcome import StepOutcome
 
 
 @dataclass
