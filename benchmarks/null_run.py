@@ -21,6 +21,7 @@ from hetero_common.agreement.control import RoundDone, StartRound
 from hetero_common.agreement.plan import Plan
 from hetero_common.errors import RefusedInput
 from hetero_common.tensors.aggregation import LayerStates
+from hetero_server.compute_thread import ComputeThread
 from hetero_server.learning.initial_model import InitialModel
 from hetero_server.learning.strategies import ClientBatch
 from hetero_server.learning.suffix import StepResult
@@ -28,7 +29,6 @@ from hetero_server.net.listener import Front
 from hetero_server.net.service import HeteroSplitService
 from hetero_server.run.engine import Engine
 from hetero_server.run.orders import arrival
-from hetero_server.compute_thread import ComputeThread
 from hetero_server.runner import Runner
 
 CUT_LAYER = 3

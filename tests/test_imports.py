@@ -32,6 +32,7 @@ MAY_IMPORT = {
 FLOORS = {
     "hetero_common": (
         "errors version",
+        "registry",
         "compute models tensors",
         "agreement",
         "records wire",
@@ -58,6 +59,7 @@ FLOORS = {
         "__main__",
     ),
     "hetero_lab": (
+        "method",
         "reading settings",
         "memory_link report resuming turns",
         "simulation",

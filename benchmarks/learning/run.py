@@ -72,7 +72,7 @@ class Repetition:
         if not (run / SETTINGS_FILE).exists():
             return False
         given = load(SimulationSettings, self.flags, "hetero-sim")
-        asked = as_yaml(METHODS[given.method].settings(given))
+        asked = as_yaml(METHODS[given.method].adapt(given))
         return decisive(asked) == decisive((run / SETTINGS_FILE).read_text())
 
     def _train(self) -> None:

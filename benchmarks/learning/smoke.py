@@ -17,7 +17,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, get_args, get_origin
 
+from pydantic.fields import FieldInfo
+
 from hetero_common.records.rundir import read_events
+from hetero_common.registry import registry_of
 from hetero_lab.__main__ import main as simulate
 from hetero_lab.report.command import main as report
 from hetero_lab.settings import SimulationSettings
@@ -27,12 +30,14 @@ _SMALL = (
     *("--model", "tinycnn", "--width", "4", "--cut-layers", "2,3,4", "--rounds", "3"),
     *("--steps-per-round", "2", "--eval-samples", "20", "--log-level", "error"),
 )
-_NOT_OF_LEARNING = {"log_level", "log_format", "quiet", "verbose", "tensorboard"}
+_NOT_OF_LEARNING = {"log_level", "log_format", "quiet", "verbose", "tensorboard", "dataset"}
 _TOGETHER: dict[tuple[str, str], Sequence[str]] = {
     ("order", "relay"): ("--strategy", "sequential"),
     ("method", "splitfed-v1"): ("--cut-layers", "3"),
     ("method", "splitfed-v2"): ("--cut-layers", "3"),
     ("stem", "imagenet"): ("--model", "resnet18", "--image-size", "32"),
+    ("model", "mobilenet_v2"): ("--image-size", "32", "--width", "8"),
+    **{("model", name): ("--image-size", "32") for name in ("resnet18", "resnet34", "vgg11_bn")},
 }
 """What a choice needs beside it."""
 _NUMBERS: Sequence[Sequence[str]] = (
@@ -49,8 +54,6 @@ _NUMBERS: Sequence[Sequence[str]] = (
     ("--cut-skew", "0.9"),
     ("--validation", "0.2"),
     ("--eval-every", "1"),
-    *(("--model", model, "--image-size", "32") for model in ("resnet18", "vgg11_bn")),
-    ("--model", "mobilenet_v2", "--image-size", "32", "--width", "8"),
 )
 
 
@@ -76,11 +79,17 @@ def main() -> int:
 
 def _all_flags() -> Iterator[Sequence[str]]:
     for name, field in SimulationSettings.model_fields.items():
-        if get_origin(field.annotation) is Literal and name not in _NOT_OF_LEARNING:
-            for choice in get_args(field.annotation):
+        registry = registry_of(field)
+        choices = registry.names() if registry else _literals(field)
+        if name not in _NOT_OF_LEARNING:
+            for choice in choices:
                 beside = _TOGETHER.get((name, choice), ())
                 yield (f"--{name.replace('_', '-')}", choice, *beside)
     yield from _NUMBERS
+
+
+def _literals(field: FieldInfo) -> Sequence[str]:
+    return get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
 
 
 def _fault(flags: Sequence[str], run: Path) -> str | None:

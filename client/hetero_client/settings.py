@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
@@ -12,12 +12,19 @@ from typing_extensions import Self
 
 from hetero_client.data.partition import parse_cuts, parse_shard
 from hetero_client.data.settings import DataSettings
+from hetero_client.data.source import DATASETS
 from hetero_client.exits.rule import DEFAULT_RULE, Criterion
 from hetero_client.exits.settings import ExitSettings
 from hetero_client.exits.thresholds import Target
 from hetero_common.agreement.plan import Plan
+from hetero_common.compute.augmentation import AUGMENTATIONS
+from hetero_common.compute.optimizers import OPTIMIZERS
+from hetero_common.compute.schedules import SCHEDULES
 from hetero_common.errors import SettingsError
-from hetero_common.models.factory import is_factory
+from hetero_common.models.exits import EXIT_HEADS
+from hetero_common.models.networks import MODELS
+from hetero_common.models.normalization import NORMALIZATIONS
+from hetero_common.registry import is_own, registry_of
 from hetero_common.settings import Settings, host_and_port
 
 _OF_THE_SERVER = frozenset({"tokens"})
@@ -25,12 +32,13 @@ _OF_THE_SERVER = frozenset({"tokens"})
 
 
 class ModelExpectation(BaseModel, frozen=True, use_attribute_docstrings=True):
-    """What a client expects of the model. The server decides; a client that expects another stops.
+    """What a client expects of the run. The server decides; a client that expects another stops.
 
-    With --list-cuts they name the model to list.
+    What is code of the user's own must be expected by name. With --list-cuts they name the model to
+    list.
     """
 
-    model: str | None = None
+    model: Annotated[str, MODELS] | None = None
     """Refuse to train any other model; with --list-cuts, the model to list."""
     width: int | None = Field(None, ge=1)
     """Likewise, channels of its first stage."""
@@ -40,6 +48,16 @@ class ModelExpectation(BaseModel, frozen=True, use_attribute_docstrings=True):
     """Likewise, pixels per side."""
     classes: int | None = Field(None, ge=2)
     """Likewise, number of classes."""
+    exit_head: Annotated[str, EXIT_HEADS] | None = None
+    """Likewise, its exits."""
+    normalization: Annotated[str, NORMALIZATIONS] | None = None
+    """Refuse to train with any other normalization."""
+    augment: Annotated[str, AUGMENTATIONS] | None = None
+    """Likewise, augmentation."""
+    optimizer: Annotated[str, OPTIMIZERS] | None = None
+    """Likewise, optimizer."""
+    lr_schedule: Annotated[str, SCHEDULES] | None = None
+    """Likewise, schedule of the learning rates."""
 
     def expected(self) -> dict[str, object]:
         """The expectations that were set."""
@@ -49,15 +67,19 @@ class ModelExpectation(BaseModel, frozen=True, use_attribute_docstrings=True):
     def require(self, plan: Plan) -> None:
         """Raise SettingsError unless the plan meets the expectations.
 
-        A model of the user's own is code that would be run at the server's word, so it must be
+        A thing of the user's own is code that would be run at the server's word, so it must be
         expected by name.
         """
-        if is_factory(plan.model) and self.model is None:
-            raise SettingsError(
-                f"the server trains {plan.model}, which is code on this device: "
-                f"repeat --model {plan.model} here if it is yours"
-            )
-        for name, value in self.expected().items():
+        expected = self.expected()
+        for name, field in Plan.model_fields.items():
+            value = getattr(plan, name)
+            if registry_of(field) and is_own(value) and name not in expected:
+                flag = f"--{name.replace('_', '-')}"
+                raise SettingsError(
+                    f"the server trains with {value}, which is code on this device: "
+                    f"repeat {flag} {value} here if it is yours"
+                )
+        for name, value in expected.items():
             if getattr(plan, name) != value:
                 flag = f"--{name.replace('_', '-')}"
                 raise SettingsError(
@@ -241,7 +263,7 @@ class InferenceSettings(Settings, CalibrationSettings, CredentialSettings, froze
     to 1 (confidence). By default that of the calibration, else entropy."""
     deadline_ms: float = Field(2000, gt=0)
     """Milliseconds to wait for the server per request; then the exit answers, degraded."""
-    dataset: str | None = None
+    dataset: Annotated[str, DATASETS] | None = None
     """Answer the test split of this data set instead of image files, and report accuracy."""
     data_dir: Path = Path("data")
     """Where cifar10, cifar100 and stl10 are kept."""

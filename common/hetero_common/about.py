@@ -10,7 +10,8 @@ from typing import Any
 from pydantic_settings import CliSettingsSource
 
 from hetero_common.errors import SettingsError
-from hetero_common.settings import Settings
+from hetero_common.registry import registry_of
+from hetero_common.settings import Settings, tell_choices
 from hetero_common.version import __version__
 
 _SHELLS = ("bash", "zsh", "tcsh")
@@ -39,8 +40,14 @@ def _completion(program: str, settings_class: type[Settings], shell: str) -> str
         raise SettingsError(
             "--print-completion takes shtab: pip install 'hetero-splitee[completion]'"
         ) from None
+    tell_choices(settings_class)
     source = CliSettingsSource[Any](settings_class, cli_prog_name=program)
     parser: argparse.ArgumentParser = source.root_parser
+    for action in parser._actions:  # the names of the registries, which take others too
+        field = settings_class.model_fields.get(action.dest)
+        registry = field and registry_of(field)
+        if registry:
+            action.choices = registry.names()
     parser.add_argument("--version", action="store_true")
     parser.add_argument("--print-completion", choices=_SHELLS)
     return str(shtab.complete(parser, shell))

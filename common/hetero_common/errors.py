@@ -170,7 +170,16 @@ class LimitExceeded(HeteroError):
 
 
 class NotTraining(HeteroError):
-    """The server answers predictions only, or its run is over."""
+    """The server answers predictions only, or its run is over.
+
+    Args:
+        sentence: What else there is to say.
+    """
+
+    def __init__(
+        self, sentence: str = "no training goes on here: the run is over or only being served"
+    ) -> None:
+        super().__init__(sentence)
 
 
 class ServerUnreachable(HeteroError):

@@ -17,6 +17,7 @@ from typing_extensions import Self
 
 from hetero_common.errors import SettingsError
 from hetero_common.records.logs import LogFormat
+from hetero_common.registry import registry_of
 
 ENV_PREFIX = "HETERO_"
 
@@ -103,6 +104,15 @@ def host_and_port(text: str) -> str:
     return text
 
 
+def tell_choices(settings_class: type[Settings]) -> None:
+    """Let the descriptions of settings, which are their help texts, tell what registries hold."""
+    for field in settings_class.model_fields.values():
+        registry = registry_of(field)
+        choices = registry and f"One of: {registry.told()}."
+        if choices and choices not in (field.description or ""):
+            field.description = f"{field.description} {choices}"
+
+
 def load(settings_class: type[S], flags: Sequence[str], program: str) -> S:
     """Read the settings of a command.
 
@@ -111,6 +121,7 @@ def load(settings_class: type[S], flags: Sequence[str], program: str) -> S:
             cannot be read; one sentence.
     """
     _refuse_misspelt_variables(settings_class)
+    tell_choices(settings_class)
     file = _config_file(flags)
     given = read_yaml(Path(file), settings_class) if file else {}
     settings = _resolve(settings_class, flags, program, given)

@@ -35,7 +35,7 @@ def main(flags: Sequence[str] | None = None) -> int:
 
 def _run(settings: SimulationSettings) -> None:
     method = METHODS[settings.method]
-    settings = method.settings(settings)
+    settings = method.adapt(settings)
     name = f"sim-{datetime.now():%Y%m%d-%H%M%S}"
     path = settings.resume or settings.run_dir or Path("runs") / name
     if settings.resume is not None:

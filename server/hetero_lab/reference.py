@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from hetero_client.data.settings import DataSettings
+from hetero_client.exits.settings import ExitSettings
 from hetero_client.settings import (
     CalibrationSettings,
     ClientSettings,
@@ -23,9 +24,11 @@ from hetero_client.settings import (
     StatusSettings,
 )
 from hetero_common.agreement.plan import Plan
-from hetero_common.settings import Settings
+from hetero_common.registry import registry_of
+from hetero_common.settings import Settings, tell_choices
 from hetero_lab.report import ReportSettings
 from hetero_lab.settings import SimulationSettings
+from hetero_server.learning.strategies import STRATEGIES
 from hetero_server.presets import PRESETS
 from hetero_server.settings import (
     LimitSettings,
@@ -51,6 +54,7 @@ _GROUPS: dict[type, str] = {
     LimitSettings: "limits",
     MonitoringSettings: "monitoring",
     DataSettings: "data",
+    ExitSettings: "exits",
     ModelExpectation: "expectation",
     CalibrationSettings: "calibration",
     CredentialSettings: "credentials",
@@ -114,6 +118,7 @@ def _presets() -> Iterator[str]:
 
 def _section(command: str) -> Iterator[str]:
     settings = COMMANDS[command]
+    tell_choices(settings)
     yield from ("", f"## {command}", "", inspect.cleandoc(settings.__doc__ or ""), "")
     yield from ("| flag | value | default | meaning |", "|---|---|---|---|")
     for owner in (settings, *_GROUPS):
@@ -123,12 +128,15 @@ def _section(command: str) -> Iterator[str]:
             yield _row(f"**{_GROUPS[owner]}**", "", "", summary)
         for name, field in fields:
             meaning = " ".join((field.description or "").split())
+            if owner is ModelExpectation:  # the agreement has said what the choices are
+                meaning = meaning.partition(" One of:")[0]
             yield _row(_flag(name, field), _value(field), _default(field), meaning)
 
 
 def _owner(settings: type[Settings], item: tuple[str, FieldInfo]) -> type:
-    """The class whose body has the field."""
-    return next(c for c in settings.__mro__ if item[0] in inspect.get_annotations(c))
+    """The class whose body has the field; the options of a strategy are in their group."""
+    owner = next(c for c in settings.__mro__ if item[0] in inspect.get_annotations(c))
+    return StrategySettings if owner in STRATEGIES.options() else owner
 
 
 def _row(*cells: str) -> str:
@@ -142,6 +150,9 @@ def _flag(name: str, field: FieldInfo) -> str:
 
 def _value(field: FieldInfo) -> str:
     kind = _without_none(field.annotation)
+    registry = registry_of(field)
+    if registry is not None:
+        return ", ".join([*(f"`{name}`" for name in registry.shown()), *registry.others()])
     if get_origin(kind) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
     if get_origin(kind) is tuple:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
@@ -10,27 +10,16 @@ from hetero_client.data.partition import parse_cuts
 from hetero_client.data.settings import DataSettings
 from hetero_client.exits.settings import ExitSettings
 from hetero_common.agreement.plan import Plan
+from hetero_lab.method import METHODS
 from hetero_server.settings import RunSettings
-
-MethodName = Literal[
-    "split",
-    "centralized",
-    "isolated",
-    "fedavg",
-    "fedavg-prefix",
-    "splitfed-v1",
-    "splitfed-v2",
-]
 
 
 class SimulationSettings(RunSettings, DataSettings, ExitSettings, Plan, frozen=True):
     """Train many clients and their server in one process, without sockets."""
 
-    method: MethodName = "split"
+    method: Annotated[str, METHODS] = "split"
     """Heterogeneous split training, or what it is held against, with the same recipe, data and
-    number of images: the undivided model on all the data (centralized); each device alone
-    (isolated); whole models, or prefixes with their exits, that are averaged (fedavg,
-    fedavg-prefix); SplitFed with one cut for all."""
+    number of images."""
     clients: int = Field(3, ge=1)
     """Number of clients; each gets one shard."""
     cut_layers: str = "3,4,5"

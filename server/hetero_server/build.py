@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hetero_common.compute.device import Compute
 from hetero_server.learning.initial_model import InitialModel
-from hetero_server.learning.strategies import build_strategy, no_exits
+from hetero_server.learning.strategies import STRATEGIES, Surroundings
 from hetero_server.run.checkpointing import Saving
 from hetero_server.run.engine import Engine
-from hetero_server.run.orders import MIXED_ORDERS, ORDERS
+from hetero_server.run.orders import ORDERS
 from hetero_server.run.roster import Observer
 from hetero_server.settings import StrategySettings
 
@@ -24,17 +24,9 @@ def build_engine(
 ) -> Engine:
     """A run that waits for its clients."""
     plan = initial.plan
-    strategy = build_strategy(
-        settings.strategy,
-        plan,
-        compute,
-        initial.fresh,
-        fresh_exits=initial.fresh_exits if settings.server_exits else no_exits,
-        aggregate_every=settings.aggregate_every,
-    )
-    # A replica sees its own client only, in order; whose batch is next makes no difference to it.
-    orders = MIXED_ORDERS if settings.strategy == "mixed" else ORDERS
-    order = orders["arrival" if settings.strategy == "averaging" else settings.order]
+    build = STRATEGIES[settings.strategy]
+    strategy = build(Surroundings(plan, compute, initial.fresh, initial.fresh_exits, settings))
+    order = ORDERS[settings.order if strategy.minds_order else "arrival"]
     return Engine(
         plan,
         initial,

@@ -4,38 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, create_model, field_validator, model_validator
 from typing_extensions import Self
 
 from hetero_common.agreement.plan import Plan
 from hetero_common.records.checkpoints import CHECKPOINTS, owner_of
 from hetero_common.records.rundir import SETTINGS_FILE
 from hetero_common.settings import Settings, host_and_port, read_yaml
+from hetero_server.learning.strategies import STRATEGIES
 from hetero_server.presets import PRESETS
+from hetero_server.run.orders import ORDERS
+
+if TYPE_CHECKING:
+    _Options = BaseModel
+else:
+    _Options = create_model("_Options", __base__=STRATEGIES.options())
 
 
-class StrategySettings(BaseModel, frozen=True, use_attribute_docstrings=True):
+class StrategySettings(_Options, frozen=True, use_attribute_docstrings=True):
     """How the server trains its layers."""
 
     preset: Literal["default", "paper"] = "default"
     """Where the settings of the method start from: their defaults, or the plain method of the
     paper."""
-    strategy: Literal["sequential", "averaging", "mixed"] = "mixed"
-    """One shared server model, that takes the clients' batches one after another; a replica per
-    client, averaged layer by layer; or one shared model that takes the batches of several clients
-    in one step, and is averaged with the clients' copies of its layers."""
-    order: Literal["arrival", "interleaved", "relay"] = "interleaved"
-    """Order of the clients' batches: as they come, step by step in a seeded order, or one client
-    after another within a round. The last two make a run repeatable bit for bit with sequential;
-    averaging is so in any order. With mixed: what is there when the server is free, or everybody's
-    next batch."""
-    server_exits: bool = True
-    """With mixed: train the exits of --exits on the server's copies of the clients' layers too, so
-    that deep exits learn from the images of shallow clients."""
-    aggregate_every: int = Field(1, ge=1)
-    """Rounds between cross-layer aggregations of the replicas (averaging)."""
+    strategy: Annotated[str, STRATEGIES] = "mixed"
+    """How the server's layers are trained on the clients' batches."""
+    order: Annotated[str, ORDERS] = "interleaved"
+    """Order of the clients' batches. All but arrival make a run repeatable bit for bit with
+    sequential; averaging is so in any order."""
     aggregate_weights: Literal["samples", "uniform"] = "samples"
     """What a client counts in averages: the samples it contributed, or the same as any other."""
     quarantine: int = Field(8, ge=0, le=32)
@@ -43,12 +41,11 @@ class StrategySettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     the rest of the run; 0: never."""
 
     @model_validator(mode="after")
-    def _no_mixed_relay(self) -> Self:
-        if self.strategy == "mixed" and self.order == "relay":
-            raise ValueError(
-                "--strategy mixed takes the batches of all clients at once, so there is no "
-                "--order relay: choose arrival or interleaved"
-            )
+    def _go_together(self) -> Self:
+        for entry in (STRATEGIES.entry(self.strategy), ORDERS.entry(self.order)):
+            refusal = entry.refuses(self)
+            if refusal is not None:
+                raise ValueError(refusal)
         return self
 
 

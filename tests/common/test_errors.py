@@ -14,6 +14,7 @@ from hetero_common.errors import (
     Mismatch,
     ModelMismatch,
     NonFinite,
+    NotTraining,
     PermissionDenied,
     Quarantined,
     ServerFault,
@@ -40,6 +41,7 @@ WITH_A_SENTENCE_OF_THEIR_OWN: list[tuple[HeteroError, str]] = [
         NonFinite("a tensor"),
         "a tensor holds NaN or infinity: lower the learning rate or check the input data",
     ),
+    (NotTraining(), "no training goes on here: the run is over or only being served"),
     (Superseded("a"), "a newer process registered as a: this one can stop"),
     (StepGap(2, 5, 3), "step 5 of round 2 leaves a gap: step 3 is expected next"),
     (
@@ -68,6 +70,7 @@ WITH_A_SENTENCE_OF_THEIR_OWN: list[tuple[HeteroError, str]] = [
         "this credential is board-1's and not board-2's: start the client with --client-id "
         "board-1, or give it a credential of its own",
     ),
+    (NotTraining(), "no training goes on here: the run is over or only being served"),
     (Superseded("a"), "a newer process registered as a: this one can stop"),
     (
         Quarantined("board-2", "its activations"),

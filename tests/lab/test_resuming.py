@@ -58,7 +58,7 @@ def flags_of(method: str) -> tuple[str, ...]:
     return (*FLAGS, "--method", method, "--cut-layers", cuts)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS.names())
 def test_a_killed_run_ends_as_if_it_had_not_been(
     method: str, simulate: Simulate, killer: Killer, tmp_path: Path
 ) -> None:

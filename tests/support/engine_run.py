@@ -49,6 +49,8 @@ class FakeStrategy:
         offsets: What the logits of each client's last step were adjusted by.
     """
 
+    is_joint: bool = False
+    minds_order: bool = True
     aggregate_every: int = 0
     clients: dict[str, int] = field(default_factory=dict)
     applied: list[tuple[str, StepAt, float]] = field(default_factory=list)
@@ -131,12 +133,13 @@ class Run:
         credits: int = 4,
         quarantine: int = 0,
         order: Order = arrival,
+        is_joint: bool = False,
         uniform_weights: bool = False,
         saving: Saving | None = None,
         **changes: object,
     ) -> None:
         self.plan = PLAN.model_copy(update=changes)
-        self.strategy = FakeStrategy(wire=self.plan.wire)
+        self.strategy = FakeStrategy(is_joint, wire=self.plan.wire)
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.engine = Engine(
             self.plan,

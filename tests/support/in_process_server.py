@@ -20,7 +20,8 @@ from hetero_common.wire.frames import frames
 from hetero_server.auth.certs import Authority
 from hetero_server.compute_thread import ComputeThread
 from hetero_server.learning.initial_model import InitialModel
-from hetero_server.learning.strategies.sequential import Sequential
+from hetero_server.learning.strategies import Surroundings
+from hetero_server.learning.strategies.sequential import SequentialStrategy
 from hetero_server.net.listener import Listener
 from hetero_server.net.service import HeteroSplitService
 from hetero_server.run.engine import Engine
@@ -134,7 +135,13 @@ def a_service(
 ) -> tuple[HeteroSplitService, Runner]:
     """A run that waits for its first client."""
     initial = InitialModel(PLAN)
-    engine = Engine(PLAN, initial, Sequential(PLAN, Compute(), initial.fresh), arrival, clients=1)
+    engine = Engine(
+        PLAN,
+        initial,
+        SequentialStrategy(Surroundings(PLAN, Compute(), initial.fresh, initial.fresh_exits, None)),
+        arrival,
+        clients=1,
+    )
     runner = Runner(engine, ComputeThread())
     runner.monitor.watch(engine, "run", "sequential")
     service = HeteroSplitService(

@@ -11,7 +11,7 @@ from rich.table import Table
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hetero_common.models.exits import ExitHeadKind, build_exit
+from hetero_common.models.exits import build_exit
 from hetero_common.models.split import activation_shapes, evaluation, named_layers, split_model
 from hetero_common.tensors.codec import ITEM_BYTES, payload_bytes
 
@@ -43,7 +43,7 @@ class CutRow:
 
 
 def cut_table(
-    model: nn.Sequential, image_size: int, num_classes: int, exit_head: ExitHeadKind = "linear"
+    model: nn.Sequential, image_size: int, num_classes: int, exit_head: str = "linear"
 ) -> list[CutRow]:
     """One row for each cut layer 1..L-1.
 

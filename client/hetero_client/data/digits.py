@@ -11,14 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from hetero_client.data.source import ArraySource, Split
+from hetero_client.data.source import DATASETS, ArraySource, Split
 
 _FILE = Path(__file__).with_name("digits.npz")
 _BRIGHTEST = 16  # its pixels are 0..16
 _TEST_EVERY = 5  # one image in five is for testing
 
 
-def open_digits(split: Split) -> ArraySource:
+@DATASETS.add("digits", "1,797 handwritten digits of 8x8, which come with the package")
+def open_digits(path: str, data_dir: Path, split: Split) -> ArraySource:
     """Read one split: of each class, every fifth image is for testing, whatever the seed."""
     with np.load(_FILE) as digits:
         images, labels = digits["images"], digits["labels"].astype(np.int64)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from hetero_client.data.images import decode, stack
-from hetero_client.data.source import Split
+from hetero_client.data.source import DATASETS, Split
 from hetero_common.errors import SettingsError
 
 _AnySplit = Split | Literal["validation"]
@@ -121,6 +121,12 @@ class FolderSource:
                 f"every class of {split}/ must be one that was trained on"
             )
         return np.array([labels[member.class_name] for member in members], dtype=np.int64)
+
+
+@DATASETS.add("folder:", "images as train/<class>/* and test/<class>/*, in a folder or a .zip")
+def open_folder(path: str, data_dir: Path, split: Split) -> FolderSource:
+    """Read one split of a folder or zip; see `FolderSource`."""
+    return FolderSource(Path(path).expanduser(), split)
 
 
 def _open_archive(path: Path) -> _Archive:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
 from hetero_client.data.dealing import Dealing
 from hetero_client.data.partition import MIN_SHARD_SIZE
+from hetero_client.data.source import DATASETS
 
 
 class DataSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
     """Which images, and how they are dealt out."""
 
-    dataset: str = "cifar10"
-    """cifar10, cifar100, stl10, digits, or folder:PATH of an image folder or a .zip of one."""
+    dataset: Annotated[str, DATASETS] = "cifar10"
+    """The images."""
     data_dir: Path = Path("data")
     """Where cifar10, cifar100 and stl10 are kept, or downloaded to on first use."""
     partition: Literal["iid", "dirichlet"] = "iid"

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hetero_client.data import ImageSource, Split, open_source
 from hetero_client.data.dealing import deal
+from hetero_client.data.opening import open_source
 from hetero_client.data.partition import MIN_SHARD_SIZE, Indices
 from hetero_client.data.settings import DataSettings
+from hetero_client.data.source import ImageSource, Split
 from hetero_common.agreement.plan import Plan
 from hetero_common.compute.seeding import derive_seed, permutation
 from hetero_common.errors import SettingsError

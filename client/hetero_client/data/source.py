@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from PIL import Image
 
 from hetero_client.data.images import stack
+from hetero_common.registry import Registry
 
 Split = Literal["train", "test"]
 
@@ -28,6 +31,20 @@ class ImageSource(Protocol):
 
     def read(self, indices: npt.NDArray[np.int64], image_size: int) -> torch.Tensor:
         """Decode some images into uint8 (n, 3, image_size, image_size), in the order asked."""
+
+
+OpenSource = Callable[[str, Path, Split], ImageSource]
+"""(what follows the colon of its name, folder of downloads, split) -> the images of a split."""
+
+
+def _has_path(name: str) -> bool:
+    """Whether a name is that of a kind with a path, `folder:PATH`."""
+    kind, colon, path = name.partition(":")
+    return bool(colon and path) and f"{kind}:" in DATASETS.names()
+
+
+DATASETS: Registry[OpenSource] = Registry("data set", takes=_has_path)
+"""What `--dataset` names; `kind:` is the name of a kind that takes a path behind it."""
 
 
 @dataclass(frozen=True)

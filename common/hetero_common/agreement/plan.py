@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
+from hetero_common.compute.augmentation import AUGMENTATIONS
+from hetero_common.compute.optimizers import OPTIMIZERS
 from hetero_common.compute.sampling import steps_per_epoch
-from hetero_common.compute.schedules import StepAt
+from hetero_common.compute.schedules import SCHEDULES, StepAt
 from hetero_common.models import normalization
-from hetero_common.models.exits import ExitHeadKind
+from hetero_common.models.exits import EXIT_HEADS
+from hetero_common.models.networks import MODELS
+from hetero_common.models.normalization import NORMALIZATIONS
+from hetero_common.tensors.codec import WIRE_DTYPES
 
 Feedback = Literal["none", "gradient", "logits"]
 
@@ -21,8 +25,8 @@ class Plan(
 ):
     """The agreement of a run; every field is also a flag of hetero-server and hetero-sim."""
 
-    model: str = "resnet18"
-    """resnet18, resnet34, vgg11_bn, mobilenet_v2, tinycnn, or your own package.module:factory."""
+    model: Annotated[str, MODELS] = "resnet18"
+    """The network."""
     width: int = Field(64, ge=1)
     """Channels of the model's first stage; the deeper stages scale with it."""
     stem: Literal["cifar", "imagenet"] = "cifar"
@@ -31,24 +35,24 @@ class Plan(
     """Pixels per side; clients resize and center-crop what they have."""
     classes: int = Field(10, ge=2)
     """Number of classes."""
-    normalization: str = "cifar10"
-    """cifar10, cifar100, stl10, digits, imagenet, or mean and deviation as r,g,b/r,g,b."""
-    augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
-    """Random crop after padding by an eighth of the side, and horizontal flips."""
+    normalization: Annotated[str, NORMALIZATIONS] = "cifar10"
+    """Mean and deviation of the pixels, by which they are scaled."""
+    augment: Annotated[str, AUGMENTATIONS] = "crop-flip"
+    """Random changes of the training images."""
     batch_size: int = Field(8, ge=2)
     """Images per mini-batch of a client; with mixed, a step of the server has those of all."""
     rounds: int = Field(5000, ge=1)
     """Rounds until the run ends."""
     steps_per_round: int = Field(1, ge=0)
     """Mini-batches per client and round; 0: one pass over the client's shard."""
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    """SGD with Nesterov momentum, or Adam; the same on both sides."""
+    optimizer: Annotated[str, OPTIMIZERS] = "sgd"
+    """The learning rule, the same on both sides."""
     client_lr: float = Field(0.1, gt=0)
     """Learning rate of prefix and exit head."""
     server_lr: float = Field(0.1, gt=0)
     """Learning rate of the server's layers."""
-    lr_schedule: Literal["constant", "cosine"] = "cosine"
-    """Cosine falls to zero over the rounds of the run."""
+    lr_schedule: Annotated[str, SCHEDULES] = "cosine"
+    """How the learning rates go over the run."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum of SGD."""
     weight_decay: float = Field(5e-4, ge=0)
@@ -59,9 +63,8 @@ class Plan(
     exits: str = "3,4,5"
     """Where a client has exits beside the one after its cut layer: nowhere (last), after each layer
     of its prefix (all), or after these layers of it, such as 3,4,5."""
-    exit_head: ExitHeadKind = "deep"
-    """What an exit sees: one number per channel, 4x4 per channel, or what separable
-    convolutions make of it."""
+    exit_head: Annotated[str, EXIT_HEADS] = "deep"
+    """What an exit makes of an activation."""
     exit_weight: float = Field(1.0, ge=0)
     """Weight of the exit's loss on the client; 0 only makes sense with gradient feedback."""
     feedback: Feedback = "none"
@@ -75,9 +78,8 @@ class Plan(
     """Average the clients' copies of each layer and exit at the end of a round, or never."""
     eval_every: int = Field(0, ge=0)
     """Rounds between evaluations; 0: only at the end, where there always is one."""
-    wire: Literal["fp32", "bf16", "fp16", "int8"] = "int8"
-    """How activations travel, and what the server returns for them: fp32 exactly, int8 in a
-    quarter of the bytes."""
+    wire: Annotated[str, WIRE_DTYPES] = "int8"
+    """How activations travel, and what the server returns for them."""
     weights_wire: Literal["fp32", "bf16"] = "bf16"
     """How the weights travel that clients push where they are averaged: fp32 exactly, bf16 as what
     the round has changed of them, in half the bytes."""
@@ -89,8 +91,7 @@ class Plan(
     @field_validator("normalization")
     @classmethod
     def _known_normalization(cls, text: str) -> str:
-        normalization.parse(text)
-        return text
+        return normalization.check(text)
 
     @field_validator("exits")
     @classmethod
@@ -114,10 +115,7 @@ class Plan(
 
     def learning_rate(self, base: float, at: StepAt) -> float:
         """Learning rate of one step; a pure function, so that a resumed run continues exactly."""
-        if self.lr_schedule == "constant":
-            return base
-        progress = (at.round + at.step / at.steps) / self.rounds
-        return base * 0.5 * (1 + math.cos(math.pi * progress))
+        return base * SCHEDULES[self.lr_schedule](at.progress(self.rounds))
 
     def exit_layers(self, cut_layer: int) -> list[int]:
         """After which layers a client with this cut layer has exits; it answers from the last."""

@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
-Augmentation = Literal["none", "crop", "crop-flip"]
+from hetero_common.registry import Registry
+
+Augmentation = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+"""(uint8 images (B, 3, H, W), generator of all that is drawn) -> as many of the same shape."""
+
+AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
 
 
-def augment(images: torch.Tensor, mode: Augmentation, seed: int) -> torch.Tensor:
-    """Shift each image at random, and mirror half of them.
+def augment(images: torch.Tensor, name: str, seed: int) -> torch.Tensor:
+    """Change each image at random.
 
     Args:
         images: uint8 (B, 3, H, W).
-        mode: `crop` pads H // 8 black pixels on each side (4 at 32x32, the usual recipe for CIFAR)
-            and cuts H x W out again; `crop-flip` also mirrors each image with probability 1/2.
-        seed: Decides everything; see `derive_seed`.
+        name: How, by its name in `AUGMENTATIONS` or as the user's own.
+        seed: Decides everything; see `hetero_common.compute.seeding.derive_seed`.
 
     Returns:
         uint8 (B, 3, H, W).
     """
-    if mode == "none":
+    if name == "none":
         return images
-    generator = torch.Generator().manual_seed(seed)
-    cropped = _random_crop(images, generator)
-    return _random_flip(cropped, generator) if mode == "crop-flip" else cropped
+    return AUGMENTATIONS[name](images, torch.Generator().manual_seed(seed))
+
+
+@AUGMENTATIONS.add("none", "images as they are")
+def none(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Images as they are."""
+    return images
+
+
+@AUGMENTATIONS.add("crop", "a random crop after padding by an eighth of the side")
+def crop(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Shift each image by up to H // 8 pixels, 4 at 32x32: the usual recipe for CIFAR."""
+    return _random_crop(images, generator)
+
+
+@AUGMENTATIONS.add("crop-flip", "the same, and half of the images mirrored")
+def crop_flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Shift each image, then mirror it with probability 1/2."""
+    return _random_flip(_random_crop(images, generator), generator)
 
 
 def _random_crop(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

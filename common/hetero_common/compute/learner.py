@@ -14,20 +14,12 @@ from hetero_common.compute.schedules import StepAt
 from hetero_common.errors import NonFinite
 
 
-class Recipe(Protocol):
+class Recipe(optimizers.Recipe, Protocol):
     """What a learner takes from the agreement of a run; `hetero_common.agreement.Plan` has it."""
 
     @property
     def optimizer(self) -> str:
-        """Name of the optimizer."""
-
-    @property
-    def momentum(self) -> float:
-        """Momentum of SGD."""
-
-    @property
-    def weight_decay(self) -> float:
-        """Decay of matrices."""
+        """Name of the optimizer, in `optimizers.OPTIMIZERS` or the user's own."""
 
     @property
     def grad_clip(self) -> float:
@@ -120,13 +112,5 @@ class Learner:
         self.optimizer.load_state_dict({"state": held, "param_groups": groups})
 
     def _build(self, group: dict[str, Any]) -> torch.optim.Optimizer:
-        recipe = self._recipe
-        if recipe.optimizer == "adam":
-            return optimizers.Adam([group], lr=self._base_lr, weight_decay=recipe.weight_decay)
-        return optimizers.SGD(
-            [group],
-            lr=self._base_lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.momentum > 0,
-            weight_decay=recipe.weight_decay,
-        )
+        build = optimizers.OPTIMIZERS[self._recipe.optimizer]
+        return build(group, self._base_lr, self._recipe)

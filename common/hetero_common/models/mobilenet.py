@@ -13,6 +13,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from hetero_common.models.layers import conv_bn, conv_bn_relu
+from hetero_common.models.networks import MODELS
 from hetero_common.models.split import ExitHead
 
 # Table 2 of the paper: expansion, channels at width 64, blocks, stride of the first block.
@@ -49,6 +50,7 @@ class InvertedResidual(nn.Module):
         return x + y if self.has_shortcut else y
 
 
+@MODELS.add("mobilenet_v2", "inverted residuals for small devices (arXiv 1801.04381)")
 def mobilenet_v2(num_classes: int, width: int, stem: str) -> nn.Sequential:
     """Layers `stem`, `block1` ... `block17`, `last_conv`, `head`; width 64 is multiplier 1.
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from hetero_common.errors import SettingsError
+from hetero_common.registry import Registry
 
 Channels = tuple[float, float, float]
 
@@ -47,30 +50,64 @@ class Normalization:
         return (images - mean).div_(std)
 
 
-KNOWN = {
-    "cifar10": Normalization((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": Normalization((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "stl10": Normalization((0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713)),
-    "digits": Normalization((0.3057, 0.3057, 0.3057), (0.3237, 0.3237, 0.3237)),
-    "imagenet": Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-}
-"""Of the train splits; `digits` upscaled to 32x32."""
+def _are_numbers(text: str) -> bool:
+    """Whether a text has the form of means and standard deviations, `r,g,b/r,g,b`."""
+    numbers = r"[^,/]+,[^,/]+,[^,/]+"
+    return re.fullmatch(f"{numbers}/{numbers}", text) is not None
 
 
-def parse(text: str) -> Normalization:
-    """Read a known name, or six numbers `r,g,b/r,g,b`: means, then standard deviations.
+class Normalizes(Protocol):
+    """What scales the pixels of images before the first layer."""
+
+    def apply(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalize uint8 images (B, 3, H, W) to float32."""
+
+
+NORMALIZATIONS: Registry[Normalizes] = Registry(
+    "normalization",
+    takes=_are_numbers,
+    takes_form="mean and deviation as r,g,b/r,g,b",
+)
+
+for _name, _summary, _mean, _std in (
+    ("cifar10", "of its train split", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    ("cifar100", "of its train split", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    ("stl10", "of its train split", (0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713)),
+    ("digits", "upscaled to 32x32", (0.3057, 0.3057, 0.3057), (0.3237, 0.3237, 0.3237)),
+    ("imagenet", "as torchvision's models take it", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+):
+    NORMALIZATIONS.add(_name, _summary)(Normalization(_mean, _std))
+
+
+def parse(text: str) -> Normalizes:
+    """Read a name, or six numbers `r,g,b/r,g,b`: means, then standard deviations.
 
     Raises:
         SettingsError: It is neither, or the numbers are impossible.
     """
-    if text in KNOWN:
-        return KNOWN[text]
+    if not _are_numbers(text):
+        return NORMALIZATIONS[text]
+    mean, std = text.split("/")
     try:
-        mean, std = text.split("/")
         (r, g, b), (dr, dg, db) = map(float, mean.split(",")), map(float, std.split(","))
-    except ValueError as error:
+    except ValueError:
         raise SettingsError(
-            f"normalization {text!r} is unknown: choose one of {', '.join(KNOWN)}, or give means "
-            "and standard deviations in 0..1 as r,g,b/r,g,b"
-        ) from error
+            f"normalization {text!r} holds something else than numbers: give means and standard "
+            "deviations in 0..1 as r,g,b/r,g,b"
+        ) from None
     return Normalization((r, g, b), (dr, dg, db))
+
+
+def check(text: str) -> str:
+    """The text, if it names a normalization or gives possible numbers; nothing is imported.
+
+    Raises:
+        ValueError: It does neither.
+    """
+    NORMALIZATIONS.checked(text)
+    if _are_numbers(text):
+        try:
+            parse(text)
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+    return text

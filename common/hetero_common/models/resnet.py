@@ -11,6 +11,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from hetero_common.models.layers import conv_bn, conv_bn_relu
+from hetero_common.models.networks import MODELS
 from hetero_common.models.split import ExitHead
 
 
@@ -35,7 +36,19 @@ class BasicBlock(nn.Module):
         return y
 
 
-def resnet(
+@MODELS.add("resnet18", "residual network of 8 blocks (arXiv 1512.03385)")
+def resnet18(num_classes: int, width: int, stem: str) -> nn.Sequential:
+    """Layers `stem`, `block1` ... `block8`, `head`."""
+    return _resnet(num_classes, width, stem, (2, 2, 2, 2))
+
+
+@MODELS.add("resnet34", "residual network of 16 blocks")
+def resnet34(num_classes: int, width: int, stem: str) -> nn.Sequential:
+    """Layers `stem`, `block1` ... `block16`, `head`."""
+    return _resnet(num_classes, width, stem, (3, 4, 6, 3))
+
+
+def _resnet(
     num_classes: int, width: int, stem: str, blocks_per_stage: tuple[int, ...]
 ) -> nn.Sequential:
     """Layers `stem`, `block1` ..., `head`; each stage after the first doubles the channels."""

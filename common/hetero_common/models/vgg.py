@@ -11,6 +11,7 @@ from collections import OrderedDict
 from torch import nn
 
 from hetero_common.models.layers import conv_bn_relu
+from hetero_common.models.networks import MODELS
 from hetero_common.models.split import ExitHead
 
 # Per convolution: channels as a multiple of the width, and whether a 2x2 max-pool follows.
@@ -26,6 +27,7 @@ _CONVOLUTIONS = (
 )
 
 
+@MODELS.add("vgg11_bn", "8 convolutions with BatchNorm (arXiv 1409.1556)")
 def vgg11_bn(num_classes: int, width: int, stem: str) -> nn.Sequential:
     """Layers `conv1` ... `conv8`, `head`; both stems are VGG's one, a 3x3 convolution."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()

@@ -17,11 +17,23 @@ from dataclasses import dataclass
 import torch
 
 from hetero_common.errors import NonFinite, RefusedInput
+from hetero_common.registry import Registry
 
 if sys.byteorder != "little":
     raise ImportError("hetero-splitee writes little-endian tensors and has no byte swap yet")
 
-ITEM_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
+WIRE_DTYPES: Registry[int] = Registry("wire dtype", takes_own=False)
+"""Bytes per element. Both sides speak all of them, so a new one is a change of the protocol."""
+
+for _name, _summary, _bytes in (
+    ("fp32", "exactly", 4),
+    ("bf16", "8 bits of precision at any size", 2),
+    ("fp16", "11 bits of precision up to 65504", 2),
+    ("int8", "255 levels between the extremes of each channel", 1),
+):
+    WIRE_DTYPES.add(_name, _summary)(_bytes)
+
+ITEM_BYTES = {entry.name: entry.thing for entry in WIRE_DTYPES.entries()}
 """Bytes per element of each wire dtype, in the order they are listed everywhere."""
 
 LARGEST_ACTIVATION = 65504.0

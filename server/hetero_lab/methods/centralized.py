@@ -7,6 +7,7 @@ from hetero_common.compute.device import Compute
 from hetero_common.compute.schedules import StepAt
 from hetero_common.records.rundir import MODEL_FILE, RunDir
 from hetero_common.tensors.weights import Weights
+from hetero_lab.method import METHODS, Method
 from hetero_lab.methods.base import Training, evaluated_on, scores
 from hetero_lab.methods.undivided import Undivided, whole_model
 from hetero_lab.resuming import Snapshots
@@ -35,3 +36,8 @@ def prepare(settings: SimulationSettings) -> Training:
         run_dir.write(MODEL_FILE, Weights(model.states()).to_bytes())
 
     return run
+
+
+METHODS.add("centralized", "the undivided model on all the data")(
+    Method(prepare, has_clients=False, has_server=False, has_exits=False)
+)

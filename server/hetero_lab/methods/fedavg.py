@@ -23,6 +23,7 @@ from hetero_common.models.split import activation_shapes
 from hetero_common.records.rundir import MODEL_FILE, RunDir
 from hetero_common.tensors.aggregation import cross_layer_average
 from hetero_common.tensors.weights import Weights
+from hetero_lab.method import METHODS, Method
 from hetero_lab.methods.base import Training, evaluated_on, scores
 from hetero_lab.methods.undivided import Undivided, whole_model
 from hetero_lab.resuming import Snapshots
@@ -103,3 +104,11 @@ def _average(clients: list[Undivided]) -> None:
     averaged = cross_layer_average([client.states() for client in clients], weights)
     for client in clients:
         client.load(averaged)
+
+
+METHODS.add("fedavg", "federated averaging of whole models")(
+    Method(prepare, has_clients=False, has_server=False, has_exits=False)
+)
+METHODS.add("fedavg-prefix", "federated averaging of prefixes with their exits")(
+    Method(prepare_prefixes, has_clients=False, has_server=False)
+)

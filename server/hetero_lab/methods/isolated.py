@@ -15,6 +15,7 @@ from hetero_client.device_model import DeviceModel
 from hetero_client.training.trainer import PrefixTrainer
 from hetero_common.compute.device import Compute
 from hetero_common.records.rundir import RunDir
+from hetero_lab.method import METHODS, Method
 from hetero_lab.methods.base import Training, evaluated_on, scores
 from hetero_lab.resuming import Snapshots
 from hetero_lab.settings import SimulationSettings
@@ -77,3 +78,6 @@ def prepare(settings: SimulationSettings) -> Training:
             run_dir.write(f"{device.client_id}.safetensors", device.model.weights().to_bytes())
 
     return run
+
+
+METHODS.add("isolated", "each client alone")(Method(prepare, has_server=False))

@@ -10,6 +10,7 @@ from hetero_client.training.trainer import PrefixTrainer
 from hetero_common.agreement.plan import Plan
 from hetero_common.compute.device import Compute
 from hetero_common.records.rundir import MODEL_FILE, RunDir
+from hetero_lab.method import METHODS, Method
 from hetero_lab.methods.base import Training
 from hetero_lab.resuming import Snapshots
 from hetero_lab.settings import SimulationSettings
@@ -74,3 +75,6 @@ def prepare(settings: SimulationSettings) -> Training:
 
 def _steps(plan: Plan, shard: Shard) -> int:
     return plan.steps_for(len(shard.labels))
+
+
+METHODS.add("split", "heterogeneous split training")(Method(prepare))

@@ -12,6 +12,8 @@ from __future__ import annotations
 from typing import Literal
 
 from hetero_common.errors import SettingsError
+from hetero_lab.method import METHODS, Method
+from hetero_lab.methods import split
 from hetero_lab.settings import SimulationSettings
 
 
@@ -41,3 +43,7 @@ def _with(
             "exit_head": "linear",  # the one with the fewest bytes, since it is averaged too
         }
     )
+
+
+METHODS.add("splitfed-v1", "SplitFed with a server model per client")(Method(split.prepare, v1))
+METHODS.add("splitfed-v2", "SplitFed with one server model")(Method(split.prepare, v2))

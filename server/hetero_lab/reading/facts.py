@@ -7,39 +7,39 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 
 from hetero_client.data.settings import DataSettings
+from hetero_client.exits.settings import ExitSettings
+from hetero_lab.method import METHODS
 from hetero_lab.reading.run import Run, Source
+from hetero_server.learning.strategies import STRATEGIES
 from hetero_server.settings import StrategySettings
 
-_TITLES = {
-    "sequential": "Split training, one shared server model (sequential)",
-    "averaging": "Split training, a server model per client, averaged (averaging)",
-    "mixed": "Split training, one shared server model, several clients a step (mixed)",
-    "client": "Split training, as one client has recorded it",
-    "centralized": "The undivided model on all the data (centralized)",
-    "isolated": "Each client alone (isolated)",
-    "fedavg": "Federated averaging of whole models (fedavg)",
-    "fedavg-prefix": "Federated averaging of prefixes with their exits (fedavg-prefix)",
-    "splitfed-v1": "SplitFed with a server model per client (splitfed-v1)",
-    "splitfed-v2": "SplitFed with one server model (splitfed-v2)",
-}
 OF_EACH_RUN = ("Rounds", "Seed", "Started", "Took")
 """Headings of what differs between repetitions of an experiment."""
-_WITHOUT_SERVER = ("centralized", "isolated", "fedavg", "fedavg-prefix")
-"""Methods whose clients send no activations."""
-_ORDERED = ("sequential", "mixed")
 _NO_EXPERIMENT = frozenset({"data_dir", "eval_samples", "preset"})
 """Strategy and data settings that make no other experiment; a preset is in those that it sets."""
 
 
 def title(method: str) -> str:
     """What a method does, in a few words."""
-    return _TITLES.get(method, method)
+    if method == "client":
+        return "Split training, as one client has recorded it"
+    if method in METHODS.names():
+        summary = METHODS.entry(method).summary
+        return f"{summary[0].upper()}{summary[1:]} ({method})"
+    if method in STRATEGIES.names():
+        return f"Split training, {STRATEGIES.entry(method).summary} ({method})"
+    return method
+
+
+def _minds_order(method: str) -> bool:
+    is_known = method in STRATEGIES.names()
+    return is_known and bool(getattr(STRATEGIES[method], "minds_order", True))
 
 
 def facts(run: Run) -> dict[str, str]:
     """Everything about a run that its reader may ask for, by headings."""
     plan = run.plan
-    is_divided = run.method not in _WITHOUT_SERVER
+    is_divided = run.about.has_server
     told = {
         "Method": title(run.method),
         "Model": f"{plan.model}, width {plan.width}, {plan.stem} stem",
@@ -48,7 +48,7 @@ def facts(run: Run) -> dict[str, str]:
         "Augmentation": plan.augment,
         "Clients": _clients(run),
         "Cut layers": _cuts(run),
-        "Order": str(run.settings.get("order", "")) if run.method in _ORDERED else "",
+        "Order": str(run.settings.get("order", "")) if _minds_order(run.method) else "",
         "Rounds": _rounds(run),
         "Steps": f"{_steps(plan.steps_per_round)}, batches of {plan.batch_size}",
         "Optimizer": _optimizer(run),
@@ -77,7 +77,8 @@ def common(runs: Sequence[Run]) -> dict[str, str]:
 def setup(run: Run) -> Mapping[str, str]:
     """What makes a run another one, apart from its seed."""
     agreed = {name: str(value) for name, value in run.plan if name != "seed"}
-    names = dict.fromkeys((*StrategySettings.model_fields, *DataSettings.model_fields))
+    models = (StrategySettings, DataSettings, ExitSettings)
+    names = dict.fromkeys(name for model in models for name in model.model_fields)
     given = {
         name: str(run.settings[name])
         for name in names
@@ -137,7 +138,7 @@ def _optimizer(run: Run) -> str:
 
 def _exits(run: Run) -> str:
     plan = run.plan
-    if run.method in ("centralized", "fedavg"):
+    if not run.about.has_exits:
         return ""
     if plan.exit_weight == 0:
         return "not trained"

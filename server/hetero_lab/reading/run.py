@@ -9,6 +9,7 @@ from typing import Any
 
 from hetero_common.agreement.control import OperatingPoint
 from hetero_common.agreement.plan import Plan
+from hetero_lab.method import METHODS, Method
 
 ByClass = tuple[float | None, ...]
 """A share of the images of each class, in the order of the labels; empty if it was not recorded."""
@@ -168,4 +169,10 @@ class Run:
     @property
     def has_clients(self) -> bool:
         """Whether its participants are clients."""
-        return self.method not in ("centralized", "fedavg", "fedavg-prefix")
+        return self.about.has_clients
+
+    @property
+    def about(self) -> Method:
+        """What its method is; `method` names a strategy where that is split training."""
+        name = self.method if self.method in METHODS.names() else "split"
+        return METHODS[name]

@@ -91,7 +91,7 @@ class Guard:
             raise ServerUnreachable("the server is still loading its model: try again")
         serve = getattr(self.servicer, method.name, None)
         if serve is None:
-            raise NotTraining("no training goes on here: a finished run is only being served")
+            raise NotTraining
         return serve(given, caller)
 
     @contextlib.asynccontextmanager

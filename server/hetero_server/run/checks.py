@@ -44,6 +44,22 @@ def require_next(member: Member, round_: int, step: int, credits: int) -> None:
         raise LimitExceeded(f"more than the agreed {credits} batches are unacknowledged")
 
 
+def require_end(member: Member, round_: int, plan: Plan) -> None:
+    """Raise RefusedInput unless a member has sent all that belongs to a round."""
+    progress = member.progress
+    if progress.received < member.steps:
+        raise RefusedInput(f"step {progress.received} of round {round_} is still missing")
+    if plan.pushes_after(round_) and progress.pushed is None:
+        raise RefusedInput(f"round {round_} ends with the client's weights: push them")
+
+
+def require_asked(member: Member, round_: int) -> None:
+    """Raise RefusedInput unless a member was asked for an evaluation of this round, just once."""
+    asked = member.progress.asked
+    if asked is None or round_ != asked.round or member.progress.evaluation:
+        raise RefusedInput("no evaluation was asked for")
+
+
 def require_class_counts(counts: Sequence[int], shard_size: int, plan: Plan) -> tuple[int, ...]:
     """The images of each class that a client registers with; none where they are of no use.
 

@@ -28,8 +28,7 @@ from hetero_common.agreement.control import (
     StartRound,
 )
 from hetero_common.agreement.plan import Plan
-from hetero_common.compute.schedules import StepAt
-from hetero_common.errors import HeteroError, NotTraining, RefusedInput, StepGap
+from hetero_common.errors import HeteroError, NotTraining, StepGap
 from hetero_common.records.checkpoints import BEFORE_FIRST, Checkpoint
 from hetero_common.tensors.weights import Weights
 from hetero_server.learning.aggregation import BoundaryResult
@@ -45,7 +44,7 @@ from hetero_server.run.orders import Order
 from hetero_server.run.performer import Performer
 from hetero_server.run.phase import Phase
 from hetero_server.run.quarantine import Quarantine
-from hetero_server.run.roster import Observer, Roster, contributions, missed_directive
+from hetero_server.run.roster import Observer, Roster, contributions
 from hetero_server.run.work import BoundaryWork, Outcome, Part, Saved, SaveWork, StepWork, Work
 
 _FINISH = Finish("all rounds are done")
@@ -130,7 +129,7 @@ class Engine:
         """
         self._quarantine.require_admitted(client_id)
         if self.phase is Phase.FINISHED and client_id not in self.members:
-            raise NotTraining("no training goes on here: the run is over or only being served")
+            raise NotTraining
         member = self.roster.register(
             client_id, cut_layer, shard_size, held, self.round, class_counts
         )
@@ -145,20 +144,8 @@ class Engine:
         if self.phase is Phase.FINISHED:
             member.outbox.append(_FINISH)
         elif member.is_awaited:
-            self._tell_again(member)
+            self.roster.take_back(member, self.phase is Phase.EVALUATING, self.round)
         self._advance()
-
-    def _tell_again(self, member: Member) -> None:
-        averaged = self.plan.averages_clients
-        missed = missed_directive(member, self.phase is Phase.EVALUATING, averaged)
-        state = MemberState.SYNCING
-        if isinstance(missed, StartRound):
-            state, member.progress.start = MemberState.TRAINING, missed
-        elif averaged:
-            member.needs_pull = missed is None  # else it pulls for the evaluation
-        member.enter(state, f"it is back in round {self.round}")
-        if missed is not None:
-            member.outbox.append(missed)
 
     def detach(self, client_id: str, state: MemberState, error: HeteroError | None = None) -> None:
         """The client is gone; with STALE it may come back, and is waited for."""
@@ -231,12 +218,8 @@ class Engine:
         checks.require_report(report, self.plan.classes)
         if checks.is_late(member, report.round, self.round):
             return
-        progress = member.progress
-        if progress.received < member.steps:
-            raise RefusedInput(f"step {progress.received} of round {report.round} is still missing")
-        if self.plan.pushes_after(report.round) and progress.pushed is None:
-            raise RefusedInput(f"round {report.round} ends with the client's weights: push them")
-        progress.report, member.completed = report, report.round
+        checks.require_end(member, report.round, self.plan)
+        member.progress.report, member.completed = report, report.round
         member.enter(MemberState.SYNCING, f"round {report.round} is done")
         self._advance()
 
@@ -245,11 +228,8 @@ class Engine:
         member = self.members[client_id]
         member.activity += 1
         checks.require_report(evaluation, self.plan.classes)
-        progress = member.progress
-        asked = progress.asked
-        if asked is None or evaluation.round != asked.round or progress.evaluation:
-            raise RefusedInput("no evaluation was asked for")
-        progress.evaluation = evaluation
+        checks.require_asked(member, evaluation.round)
+        member.progress.evaluation = evaluation
         self._observe("evaluation", **member.evaluation_record(evaluation))
         self._advance()
 
@@ -263,13 +243,14 @@ class Engine:
         turn = self.turn()
         if not turn or not all(member.progress.queue for member in turn):
             return None
-        return StepWork([_part(member) for member in turn])
+        return StepWork([Part.of(member, member.dequeue()) for member in turn])
 
     def turn(self) -> Sequence[Member]:
         """Whose batches are next by the order, arrived or not."""
         if self.phase is not Phase.TRAINING:
             return ()
-        return self._order(self.roster.awaited(), self.plan.seed, self.round)
+        turn = self._order(self.roster.awaited(), self.plan.seed, self.round)
+        return turn if self.strategy.is_joint else turn[:1]
 
     def perform(self, work: Work) -> Outcome:
         """Compute; touches weights and nothing else, so it may run in another thread."""
@@ -417,16 +398,3 @@ class Engine:
         else:
             self.round += 1
             self._start_round()
-
-
-def _part(member: Member) -> Part:
-    """The member's oldest batch, to be applied."""
-    batch = member.dequeue()
-    return Part(
-        member.client_id,
-        member.membership,
-        member.cut_layer,
-        member.identity.class_counts,
-        StepAt(batch.round, batch.step, member.steps),
-        batch,
-    )

@@ -118,6 +118,25 @@ class Roster:
         )
         return member
 
+    def take_back(self, member: Member, evaluating: bool, round_: int) -> None:
+        """Tell a member that is back in its round what it is still to do.
+
+        Args:
+            member: Awaited by the round.
+            evaluating: The round has closed and is being evaluated.
+            round_: The current round.
+        """
+        averaged = self._plan.averages_clients
+        missed = missed_directive(member, evaluating, averaged)
+        state = MemberState.SYNCING
+        if isinstance(missed, StartRound):
+            state, member.progress.start = MemberState.TRAINING, missed
+        elif averaged:
+            member.needs_pull = missed is None  # else it pulls for the evaluation
+        member.enter(state, f"it is back in round {round_}")
+        if missed is not None:
+            member.outbox.append(missed)
+
     def lose(self, member: Member, round_: int) -> None:
         """Its connection is gone; it may come back."""
         if member.state in GONE:

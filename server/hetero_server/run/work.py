@@ -17,7 +17,7 @@ from hetero_common.errors import HeteroError
 from hetero_server.learning.aggregation import BoundaryResult, Contribution
 from hetero_server.learning.shared_weights import SharedWeights
 from hetero_server.learning.step_outcome import StepOutcome
-from hetero_server.run.member import Batch
+from hetero_server.run.member import Batch, Member
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,18 @@ class Part:
     class_counts: tuple[int, ...]
     at: StepAt
     batch: Batch
+
+    @classmethod
+    def of(cls, member: Member, batch: Batch) -> Part:
+        """The part that a member has in a step with its oldest batch."""
+        return cls(
+            member.client_id,
+            member.membership,
+            member.cut_layer,
+            member.identity.class_counts,
+            StepAt(batch.round, batch.step, member.steps),
+            batch,
+        )
 
 
 @dataclass(frozen=True)

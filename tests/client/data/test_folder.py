@@ -22,7 +22,7 @@ from hetero_client.data import ImageSource, Split, open_source, open_validation
 from hetero_client.data.images import decode, fit
 from hetero_client.data.torchvision_shim import torchvision
 from hetero_common.errors import SettingsError
-from hetero_common.models.normalization import KNOWN
+from hetero_common.models.normalization import NORMALIZATIONS
 
 Pixels = npt.NDArray[np.uint8]
 Files = dict[str, bytes]
@@ -251,7 +251,7 @@ def test_the_real_cifar10_has_its_known_statistics() -> None:
     source = open_folder(REAL_ZIP)
     assert source.classes[0] == "airplane"
     assert np.bincount(source.labels).tolist() == [5_000] * 10
-    normalized = KNOWN["cifar10"].apply(source.read(np.arange(0, 50_000, 10), 32))
+    normalized = NORMALIZATIONS["cifar10"].apply(source.read(np.arange(0, 50_000, 10), 32))
     assert normalized.mean((0, 2, 3)).abs().max() < 0.05
     assert (normalized.std((0, 2, 3)) - 1).abs().max() < 0.05
 
@@ -290,7 +290,7 @@ def test_digits_are_all_there_once_and_use_the_whole_range() -> None:
 
 
 def test_digits_are_normalized_by_their_own_statistics() -> None:
-    normalized = KNOWN["digits"].apply(read_all(open_digits("train"), 32))
+    normalized = NORMALIZATIONS["digits"].apply(read_all(open_digits("train"), 32))
     assert normalized.mean().item() == pytest.approx(0, abs=1e-3)
     assert normalized.std().item() == pytest.approx(1, abs=1e-3)
 
@@ -300,7 +300,7 @@ def test_digits_are_normalized_by_their_own_statistics() -> None:
 
 @pytest.mark.parametrize("dataset", ["mnist", "", "folder:", "CIFAR10"])
 def test_unknown_sets_name_the_choices(dataset: str) -> None:
-    choices = r"choose one of cifar10, cifar100, stl10, digits, folder:PATH"
+    choices = r"choose one of cifar10, cifar100, stl10, digits, folder:PATH or your own"
     with pytest.raises(SettingsError, match=choices):
         open_source(dataset, Path("unused"), "train")
 

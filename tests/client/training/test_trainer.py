@@ -48,6 +48,9 @@ from support.plain_client import (
 class HostileStrategy:
     """Trains nothing, and answers each step with garbage, as large as the wire dtype can hold."""
 
+    is_joint = False
+    minds_order = True
+
     def __init__(self, initial: InitialModel) -> None:
         self._initial = initial
         self.steps = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
 
 import pytest
 import torch
@@ -11,11 +10,11 @@ from torch import Tensor, nn
 
 from hetero_client.training.trainer import PrefixTrainer
 from hetero_common.errors import NonFinite
-from hetero_common.models.exits import ExitHeadKind
+from hetero_common.models.exits import EXIT_HEADS
 from support.plain_client import PLAN, device_model, some_images
 
 
-@pytest.mark.parametrize("exit_head", get_args(ExitHeadKind))
+@pytest.mark.parametrize("exit_head", EXIT_HEADS.names())
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_nothing_is_given_out_of_which_a_single_value_is_not_finite(
     bad: float, exit_head: str

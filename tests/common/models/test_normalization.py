@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hetero_common.errors import SettingsError
-from hetero_common.models.normalization import KNOWN, Normalization, parse
+from hetero_common.models.normalization import NORMALIZATIONS, Normalization, parse
 
 means = st.tuples(*[st.floats(-10, 10)] * 3)
 stds = st.tuples(*[st.floats(1e-3, 10)] * 3)
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", NORMALIZATIONS.names())
 def test_known_names_are_read(name: str) -> None:
-    assert parse(name) is KNOWN[name]
+    assert parse(name) is NORMALIZATIONS[name]
 
 
 @given(means, stds)
@@ -27,7 +27,7 @@ def test_what_is_printed_is_read_back(
 
 @pytest.mark.parametrize("text", ["", "mnist", "0.5", "0,0,0", "0,0/1,1", "a,b,c/1,1,1", "1/2/3"])
 def test_anything_else_names_the_choices(text: str) -> None:
-    with pytest.raises(SettingsError, match=r"is unknown: choose one of cifar10, .*r,g,b/r,g,b"):
+    with pytest.raises(SettingsError, match=r"normalization .*r,g,b/r,g,b"):
         parse(text)
 
 
@@ -39,7 +39,8 @@ def test_impossible_numbers_are_refused(text: str) -> None:
 
 def test_apply_subtracts_the_mean_and_divides_by_the_deviation() -> None:
     images = torch.randint(0, 256, (4, 3, 5, 6), dtype=torch.uint8)
-    normalization = KNOWN["cifar10"]
+    normalization = NORMALIZATIONS["cifar10"]
+    assert isinstance(normalization, Normalization)
     expected = torch.stack(
         [
             (images[:, channel].double() / 255 - mean) / std
@@ -56,5 +57,5 @@ def test_apply_subtracts_the_mean_and_divides_by_the_deviation() -> None:
 
 def test_apply_leaves_its_input_alone() -> None:
     images = torch.full((1, 3, 2, 2), 7, dtype=torch.uint8)
-    KNOWN["imagenet"].apply(images)
+    NORMALIZATIONS["imagenet"].apply(images)
     assert images.eq(7).all()

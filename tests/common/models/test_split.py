@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hetero_common.errors import CutLayerOutOfRange, SettingsError
-from hetero_common.models import MODEL_NAMES, build_model
+from hetero_common.models import MODELS, build_model
 from hetero_common.models.split import (
     ExitHead,
     activation_shapes,
@@ -26,7 +26,7 @@ def tiny(name: str = "tinycnn", *, seed: int = 0, num_classes: int = 3) -> nn.Se
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("name", MODELS.names())
 def test_prefix_then_suffix_is_the_model_at_every_cut(name: str, training: bool) -> None:
     model = tiny(name)
     images = torch.randn(4, 3, 16, 16)
@@ -43,7 +43,7 @@ def test_prefix_then_suffix_is_the_model_at_every_cut(name: str, training: bool)
             assert torch.equal(state[key], value), (cut_layer, key)
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("name", MODELS.names())
 def test_gradients_through_the_cut_are_the_models(name: str) -> None:
     model = tiny(name)
     images = torch.randn(4, 3, 16, 16)
@@ -101,7 +101,7 @@ def test_activation_shapes_of_resnet18() -> None:
     assert activation_shapes(tiny("resnet18"), 32) == [(8, 32, 32), *blocks, (3,)]
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("name", MODELS.names())
 def test_activation_shapes_are_those_of_a_real_batch(name: str) -> None:
     model = tiny(name)
     activation = torch.randn(2, 3, 16, 16)

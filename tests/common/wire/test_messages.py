@@ -26,7 +26,7 @@ from hetero_common.agreement.control import (
 )
 from hetero_common.agreement.plan import Plan
 from hetero_common.errors import LimitExceeded, Mismatch, RefusedInput
-from hetero_common.models.normalization import KNOWN
+from hetero_common.models.normalization import NORMALIZATIONS
 from hetero_common.tensors import codec
 from hetero_common.wire import messages
 from hetero_common.wire.messages import TensorSchema
@@ -61,7 +61,7 @@ plans = st.builds(
     stem=st.sampled_from(["cifar", "imagenet"]),
     image_size=st.integers(4, 2**32 - 1),
     classes=st.integers(2, 2**32 - 1),
-    normalization=st.sampled_from([*KNOWN, "0,0.5,1/0.1,0.2,0.3"]),
+    normalization=st.sampled_from([*NORMALIZATIONS, "0,0.5,1/0.1,0.2,0.3"]),
     augment=st.sampled_from(["none", "crop", "crop-flip"]),
     batch_size=st.integers(2, 2**32 - 1),
     rounds=st.integers(1, 2**32 - 1),

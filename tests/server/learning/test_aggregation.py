@@ -33,6 +33,8 @@ def values(layers: Mapping[int, Mapping[str, Tensor]]) -> Values:
 class FakeStrategy:
     """Holds the copies it is given and remembers what it is told."""
 
+    is_joint = False
+    minds_order = True
     replicas: dict[str, Values] = field(default_factory=dict)
     kept: Values = field(default_factory=dict)
     adopted: list[Values] = field(default_factory=list)

@@ -17,7 +17,8 @@ from hetero_common.wire.frames import Frame
 from hetero_server.auth.identity import Caller
 from hetero_server.compute_thread import ComputeThread
 from hetero_server.learning.initial_model import InitialModel
-from hetero_server.learning.strategies.sequential import Sequential
+from hetero_server.learning.strategies import Surroundings
+from hetero_server.learning.strategies.sequential import SequentialStrategy
 from hetero_server.net.service import HeteroSplitService
 from hetero_server.run.engine import Engine
 from hetero_server.run.member import Ack, MemberState
@@ -34,7 +35,9 @@ PLAN = Plan(
 
 def a_service() -> tuple[HeteroSplitService, Runner, Engine]:
     initial = InitialModel(PLAN)
-    strategy = Sequential(PLAN, Compute(), initial.fresh)
+    strategy = SequentialStrategy(
+        Surroundings(PLAN, Compute(), initial.fresh, initial.fresh_exits, None)
+    )
     engine = Engine(PLAN, initial, strategy, arrival, clients=1)
     runner = Runner(engine, ComputeThread())
     runner.monitor.watch(engine, "run", "sequential")

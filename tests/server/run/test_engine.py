@@ -120,7 +120,7 @@ def test_feedback_returns_with_the_acknowledgement_in_the_agreed_wire_dtype() ->
 
 
 def test_batches_of_a_client_are_applied_in_order_whatever_the_order_of_clients() -> None:
-    for order in ORDERS.values():
+    for order in (ORDERS[name] for name in ORDERS):
         run = Run(clients=2, order=order, steps_per_round=4)
         run.join("a")
         run.join("b")

@@ -18,7 +18,7 @@ from hetero_common.errors import (
 )
 from hetero_lab.report.audit import audit
 from hetero_server.run.member import GONE, Member, MemberState
-from hetero_server.run.orders import MIXED_ORDERS, ORDERS, Order
+from hetero_server.run.orders import ORDERS, Order, arrival, interleaved
 from hetero_server.run.phase import Phase
 from hetero_server.run.work import BoundaryWork, JoinWork, LeaveWork, Outcome, Work
 from support.client_session import Session
@@ -45,7 +45,9 @@ class AnyRun(RuleBasedStateMachine):
     @initialize(
         clients=st.integers(1, 3),
         credits=st.integers(1, 3),
-        order=st.sampled_from([*ORDERS.values(), *MIXED_ORDERS.values()]),
+        order=st.sampled_from(
+            [*((ORDERS[name], False) for name in ORDERS), (arrival, True), (interleaved, True)]
+        ),
         aggregation=st.sampled_from(["none", "round"]),
         eval_every=st.integers(0, 2),
         rounds=st.integers(1, 2),
@@ -55,7 +57,7 @@ class AnyRun(RuleBasedStateMachine):
         self,
         clients: int,
         credits: int,
-        order: Order,
+        order: tuple[Order, bool],
         aggregation: str,
         eval_every: int,
         rounds: int,
@@ -64,7 +66,8 @@ class AnyRun(RuleBasedStateMachine):
         self.run = Run(
             clients,
             credits=credits,
-            order=order,
+            order=order[0],
+            is_joint=order[1],
             client_aggregation=aggregation,
             eval_every=eval_every,
             rounds=rounds,

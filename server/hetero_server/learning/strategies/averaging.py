@@ -5,36 +5,47 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
+from pydantic import BaseModel, Field
 from torch import Tensor
 
-from hetero_common.agreement.plan import Plan
-from hetero_common.compute.device import Compute
 from hetero_common.errors import NotTraining, RefusedInput
 from hetero_common.records.checkpoints import nested, within
 from hetero_common.tensors.aggregation import LayerStates
 from hetero_common.tensors.weights import Weights, layer_states
 from hetero_server.learning.step_outcome import StepOutcome
-from hetero_server.learning.strategies.base import ClientBatch, FreshLayers, one_by_one
+from hetero_server.learning.strategies.base import (
+    STRATEGIES,
+    ClientBatch,
+    Surroundings,
+    one_by_one,
+)
 from hetero_server.learning.suffix import Suffix
 
 
-class Averaging:
+class AveragingOptions(BaseModel, frozen=True, use_attribute_docstrings=True):
+    """What the averaging strategy can be told."""
+
+    aggregate_every: int = Field(1, ge=1)
+    """Rounds between cross-layer aggregations of the replicas (averaging)."""
+
+
+@STRATEGIES.add("averaging", "a server model per client, averaged", options=AveragingOptions)
+class AveragingStrategy:
     """One replica of layers cut_layer+1..L per client, each with its own optimizer.
 
-    Aggregation averages weights, not optimizer state: each replica keeps its own momentum.
-
-    Args:
-        aggregate_every: Rounds between aggregations of the replicas. The last round always has one,
-            so that a finished run has one model.
+    Aggregation averages weights, not optimizer state: each replica keeps its own momentum. The last
+    round always has one, so that a finished run has one model. A replica sees its own client only,
+    in order; whose batch is next makes no difference to it.
     """
 
-    def __init__(
-        self, plan: Plan, compute: Compute, fresh: FreshLayers, aggregate_every: int = 1
-    ) -> None:
-        self._plan = plan
-        self._compute = compute
-        self._fresh = fresh
-        self._aggregate_every = aggregate_every
+    is_joint = False
+    minds_order = False
+
+    def __init__(self, around: Surroundings) -> None:
+        self._plan = around.plan
+        self._compute = around.compute
+        self._fresh = around.fresh
+        self._aggregate_every: int = around.settings.aggregate_every
         self._replicas: dict[str, Suffix] = {}
         self._reference: LayerStates = {}
 

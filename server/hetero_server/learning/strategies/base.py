@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from hetero_common.agreement.plan import Plan
+from hetero_common.compute.device import Compute
 from hetero_common.compute.schedules import StepAt
 from hetero_common.errors import RefusedInput
+from hetero_common.registry import Registry
 from hetero_common.tensors.aggregation import LayerStates
 from hetero_common.tensors.weights import Weights
 from hetero_server.learning.step_outcome import StepOutcome
@@ -65,8 +68,35 @@ def all_at_once(
     return [each if isinstance(each, RefusedInput) else next(results) for each in inputs]
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What a strategy is built with.
+
+    Attributes:
+        plan: The agreement of the run.
+        compute: Where the server's layers live.
+        fresh: Makes the layers behind a cut layer.
+        fresh_exits: Makes the exits after some of these.
+        settings: All settings of the strategies; each reads its own options there.
+    """
+
+    plan: Plan
+    compute: Compute
+    fresh: FreshLayers
+    fresh_exits: FreshLayers
+    settings: Any
+
+
 class Strategy(Protocol):
     """One way to train the server's layers. Called from one thread only."""
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether a step takes the batches of several clients at once."""
+
+    @property
+    def minds_order(self) -> bool:
+        """Whether the result depends on the order in which the clients' batches come."""
 
     def add(self, client_id: str, cut_layer: int) -> None:
         """A client joins; its batches will enter after `cut_layer`."""
@@ -104,3 +134,9 @@ class Strategy(Protocol):
 
     def layers(self) -> LayerStates:
         """The server layers to keep when the run is over."""
+
+
+BuildStrategy = Callable[[Surroundings], Strategy]
+"""What settings name: a class whose instances are made of `Surroundings`, or a function."""
+
+STRATEGIES: Registry[BuildStrategy] = Registry("strategy")

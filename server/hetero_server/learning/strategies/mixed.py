@@ -11,22 +11,50 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from pydantic import BaseModel
+
 from hetero_common.errors import RefusedInput
 from hetero_common.tensors.weights import Weights
 from hetero_server.learning.step_outcome import StepOutcome
-from hetero_server.learning.strategies.base import ClientBatch, all_at_once, one_by_one
-from hetero_server.learning.strategies.sequential import Sequential
+from hetero_server.learning.strategies.base import (
+    STRATEGIES,
+    ClientBatch,
+    Surroundings,
+    all_at_once,
+    one_by_one,
+)
+from hetero_server.learning.strategies.sequential import SequentialStrategy
 from hetero_server.learning.suffix import Entry
 
 _Entering: TypeAlias = tuple[ClientBatch, Entry]
 
 
-class Mixed(Sequential):
-    """Holds what Sequential does, and takes part in the averages of the clients' layers.
+class MixedOptions(BaseModel, frozen=True, use_attribute_docstrings=True):
+    """What the mixed strategy can be told."""
 
-    With `fresh_exits` it also trains the clients' exits, on the images of those that are cut before
-    them: an exit then learns from all images, not from those of the deeper clients alone.
+    server_exits: bool = True
+    """With mixed: train the exits of --exits on the server's copies of the clients' layers too, so
+    that deep exits learn from the images of shallow clients."""
+
+
+@STRATEGIES.add(
+    "mixed",
+    "one shared server model, several clients a step",
+    options=MixedOptions,
+)
+class MixedStrategy(SequentialStrategy):
+    """Holds what `SequentialStrategy` does, and takes part in the averages of the clients' layers.
+
+    With `server_exits` it also trains the clients' exits, on the images of those that are cut
+    before them: an exit then learns from all images, not from those of the deeper clients alone.
     """
+
+    is_joint = True
+
+    def __init__(self, around: Surroundings) -> None:
+        super().__init__(around)
+        if around.settings.server_exits:
+            self._fresh_exits = around.fresh_exits
 
     def step(self, batches: Sequence[ClientBatch]) -> list[StepOutcome | RefusedInput]:
         """One step on all of them; if it has no finite outcome, one for each."""

@@ -6,35 +6,34 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from hetero_common.agreement.plan import Plan
-from hetero_common.compute.device import Compute
 from hetero_common.errors import RefusedInput
 from hetero_common.records.checkpoints import within
 from hetero_common.tensors.aggregation import LayerStates
 from hetero_common.tensors.weights import Weights
 from hetero_server.learning.step_outcome import StepOutcome
-from hetero_server.learning.strategies.base import ClientBatch, FreshLayers, no_exits, one_by_one
+from hetero_server.learning.strategies.base import (
+    STRATEGIES,
+    ClientBatch,
+    FreshLayers,
+    Surroundings,
+    no_exits,
+    one_by_one,
+)
 from hetero_server.learning.suffix import Suffix
 
 
-class Sequential:
-    """Holds layers min(cut layer)+1..L once; the least memory a server can do with.
+@STRATEGIES.add("sequential", "one shared server model")
+class SequentialStrategy:
+    """Holds layers min(cut layer)+1..L once; the least memory a server can do with."""
 
-    Args:
-        fresh_exits: For exits that Mixed trains here too; by default the clients' are theirs alone.
-    """
+    is_joint = False
+    minds_order = True
 
-    def __init__(
-        self,
-        plan: Plan,
-        compute: Compute,
-        fresh: FreshLayers,
-        fresh_exits: FreshLayers = no_exits,
-    ) -> None:
-        self._plan = plan
-        self._fresh = fresh
-        self._fresh_exits = fresh_exits
-        self._suffix = Suffix({}, plan, compute)
+    def __init__(self, around: Surroundings) -> None:
+        self._plan = around.plan
+        self._fresh = around.fresh
+        self._fresh_exits: FreshLayers = no_exits  # the clients' exits are theirs alone
+        self._suffix = Suffix({}, around.plan, around.compute)
         self._cuts: dict[str, int] = {}
 
     def add(self, client_id: str, cut_layer: int) -> None:

@@ -19,11 +19,12 @@ from hetero_common.tensors.aggregation import cross_layer_average
 from hetero_common.tensors.weights import Weights
 from hetero_server.learning.initial_model import InitialModel
 from hetero_server.learning.step_outcome import StepOutcome
-from hetero_server.learning.strategies import ClientBatch, FreshLayers, no_exits
-from hetero_server.learning.strategies.mixed import Mixed
+from hetero_server.learning.strategies import ClientBatch, FreshLayers, Surroundings, no_exits
+from hetero_server.learning.strategies.mixed import MixedStrategy
 from hetero_server.learning.suffix import Entry, Suffix
 from hetero_server.run.member import Member
-from hetero_server.run.orders import abreast, waiting
+from hetero_server.run.orders import arrival, interleaved
+from hetero_server.settings import StrategySettings
 from server.run.test_orders import member, whole_round
 
 MakeBatch = Callable[[int, int], tuple[Tensor, Tensor]]
@@ -34,14 +35,15 @@ COPIED = {"far": [], "near": [3, 4], "next": [4], "beside": [3, 4]}
 
 
 @pytest.fixture
-def mixed(plan: Plan, initial: InitialModel, compute: Compute) -> Mixed:
+def mixed(plan: Plan, initial: InitialModel, compute: Compute) -> MixedStrategy:
     return a_mixed(plan, initial, compute)
 
 
 def a_mixed(
     plan: Plan, initial: InitialModel, compute: Compute, fresh_exits: FreshLayers = no_exits
-) -> Mixed:
-    strategy = Mixed(plan, compute, initial.fresh, fresh_exits)
+) -> MixedStrategy:
+    settings = StrategySettings()
+    strategy = MixedStrategy(Surroundings(plan, compute, initial.fresh, fresh_exits, settings))
     for client_id, cut_layer in CUTS.items():
         strategy.add(client_id, cut_layer)
     return strategy
@@ -178,7 +180,7 @@ def losses(results: list[StepOutcome | RefusedInput]) -> list[float]:
 
 
 def test_one_batch_alone_is_a_step_of_sequential_bit_for_bit(
-    mixed: Mixed, plan: Plan, initial: InitialModel, compute: Compute, make_batch: MakeBatch
+    mixed: MixedStrategy, plan: Plan, initial: InitialModel, compute: Compute, make_batch: MakeBatch
 ) -> None:
     suffix = Suffix(initial.fresh(1), plan, compute)
     for seed in range(3):
@@ -202,7 +204,7 @@ def test_it_makes_no_difference_in_which_order_batches_of_different_cuts_come(
 
 
 def test_a_refused_batch_does_not_keep_the_others_from_their_step(
-    mixed: Mixed, plan: Plan, initial: InitialModel, compute: Compute, make_batch: MakeBatch
+    mixed: MixedStrategy, plan: Plan, initial: InitialModel, compute: Compute, make_batch: MakeBatch
 ) -> None:
     batches = batches_of(make_batch)
     bad = ClientBatch("next", batches[2].activation * 1e9, batches[2].labels, AT)
@@ -214,7 +216,7 @@ def test_a_refused_batch_does_not_keep_the_others_from_their_step(
 
 
 def test_a_step_without_a_finite_outcome_is_taken_apart(
-    mixed: Mixed, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+    mixed: MixedStrategy, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whose batch it is shows then, and the statistics have not seen it."""
     poison = F.cross_entropy
@@ -238,7 +240,7 @@ def test_a_step_without_a_finite_outcome_is_taken_apart(
     assert max(tracked) <= len(batches), "the joint step that failed is not among them"
 
 
-def test_copies_of_one_layer_are_kept_together(mixed: Mixed, make_batch: MakeBatch) -> None:
+def test_copies_of_one_layer_are_kept_together(mixed: MixedStrategy, make_batch: MakeBatch) -> None:
     mixed.step(batches_of(make_batch))
     shared = mixed.layers()
     copies = mixed.copies(0, last=False)
@@ -314,7 +316,7 @@ def test_exits_learn_from_all_that_has_passed_their_layer(
 
 
 @pytest.fixture
-def teaching(plan: Plan, compute: Compute) -> Mixed:
+def teaching(plan: Plan, compute: Compute) -> MixedStrategy:
     """Mixed with exits; the deepest client is cut after layer 4."""
     plan = plan.model_copy(update=LISTED)
     initial = InitialModel(plan)
@@ -322,7 +324,7 @@ def teaching(plan: Plan, compute: Compute) -> Mixed:
 
 
 def test_exits_take_part_in_the_averages_in_the_place_of_who_is_cut_before(
-    teaching: Mixed, make_batch: MakeBatch
+    teaching: MixedStrategy, make_batch: MakeBatch
 ) -> None:
     teaching.step(batches_of(make_batch))
     copies = teaching.copies(0, last=False)
@@ -333,12 +335,14 @@ def test_exits_take_part_in_the_averages_in_the_place_of_who_is_cut_before(
 
 
 def test_exits_go_on_where_a_checkpoint_has_them(
-    plan: Plan, compute: Compute, teaching: Mixed, make_batch: MakeBatch
+    plan: Plan, compute: Compute, teaching: MixedStrategy, make_batch: MakeBatch
 ) -> None:
     teaching.step(batches_of(make_batch))
     plan = plan.model_copy(update=LISTED)
     initial = InitialModel(plan)
-    other = Mixed(plan, compute, initial.fresh, initial.fresh_exits)
+    settings = StrategySettings()
+    around = Surroundings(plan, compute, initial.fresh, initial.fresh_exits, settings)
+    other = MixedStrategy(around)
     for client_id, cut_layer in reversed(CUTS.items()):
         other.add(client_id, cut_layer)
     other.restore(teaching.checkpoint())
@@ -355,15 +359,15 @@ def test_exits_go_on_where_a_checkpoint_has_them(
 
 def test_everybodys_next_batch_makes_up_a_step() -> None:
     members = [member("a", 2, 0), member("b", 3), member("c", 1, 1)]
-    assert {held.client_id for held in abreast(members, 0, 0)} == {"a", "b", "c"}
+    assert {held.client_id for held in interleaved(members, 0, 0)} == {"a", "b", "c"}
     for held in members:
         held.progress.applied_steps.append(0)
-    assert {held.client_id for held in abreast(members, 0, 0)} == {"a", "b"}
-    steps = [step for _, step in whole_round(abreast, {"a": 2, "b": 3, "c": 1})]
+    assert {held.client_id for held in interleaved(members, 0, 0)} == {"a", "b"}
+    steps = [step for _, step in whole_round(interleaved, {"a": 2, "b": 3, "c": 1})]
     assert steps == [0, 0, 0, 1, 1, 2]
 
 
 def test_or_whatever_is_here_so_that_nobody_waits_for_the_slowest() -> None:
     members: list[Member] = [member("a", 2, 4, 5), member("b", 2), member("c", 2, 1)]
-    assert [held.client_id for held in waiting(members, 0, 0)] == ["c", "a"]
-    assert waiting(members[1:2], 0, 0) == []
+    assert [held.client_id for held in arrival(members, 0, 0)] == ["c", "a"]
+    assert arrival(members[1:2], 0, 0) == []

@@ -15,11 +15,11 @@ from hetero_common.errors import NotTraining, RefusedInput
 from hetero_common.tensors.aggregation import LayerStates
 from hetero_common.tensors.weights import Weights
 from hetero_server.learning.initial_model import InitialModel
-from hetero_server.learning.strategies import Strategy, build_strategy
-from hetero_server.learning.strategies.averaging import Averaging
-from hetero_server.learning.strategies.mixed import Mixed
-from hetero_server.learning.strategies.sequential import Sequential
-from support.stepping import step
+from hetero_server.learning.strategies import Strategy
+from hetero_server.learning.strategies.averaging import AveragingStrategy
+from hetero_server.learning.strategies.mixed import MixedStrategy
+from hetero_server.learning.strategies.sequential import SequentialStrategy
+from support.stepping import a_strategy, step
 
 AT = StepAt(0, 0, 2)
 RATE = 0.1
@@ -98,15 +98,15 @@ def is_close(actual: LayerStates, expected: LayerStates) -> bool:
 def build(plan: Plan, initial: InitialModel, compute: Compute) -> Build:
     def build(name: str, aggregate_every: int = 1, **changes: object) -> Strategy:
         agreed = plan.model_copy(update=changes)
-        return build_strategy(name, agreed, compute, initial.fresh, aggregate_every=aggregate_every)
+        return a_strategy(name, agreed, compute, initial, aggregate_every=aggregate_every)
 
     return build
 
 
 def test_strategies_by_name(build: Build) -> None:
-    assert isinstance(build("sequential"), Sequential)
-    assert isinstance(build("averaging"), Averaging)
-    assert isinstance(build("mixed"), Mixed)
+    assert isinstance(build("sequential"), SequentialStrategy)
+    assert isinstance(build("averaging"), AveragingStrategy)
+    assert isinstance(build("mixed"), MixedStrategy)
 
 
 # One client.

@@ -14,8 +14,8 @@ from hetero_common.compute.device import Compute
 from hetero_common.compute.schedules import StepAt
 from hetero_common.records.checkpoints import Checkpoint, CheckpointStore
 from hetero_server.learning.initial_model import InitialModel
-from hetero_server.learning.strategies import Strategy, build_strategy
-from support.stepping import step
+from hetero_server.learning.strategies import Strategy
+from support.stepping import a_strategy, step
 
 MakeBatch = Callable[[int, int], tuple[Tensor, Tensor]]
 
@@ -24,7 +24,7 @@ CUTS = {"phone": 3, "phone/weights": 2, "phone 2": 4, "weights": 3}
 
 
 def build(name: str, plan: Plan, initial: InitialModel) -> Strategy:
-    strategy = build_strategy(name, plan, Compute(), initial.fresh)
+    strategy = a_strategy(name, plan, Compute(), initial)
     for client_id, cut_layer in CUTS.items():
         strategy.add(client_id, cut_layer)
     return strategy
@@ -73,7 +73,7 @@ def test_a_shared_model_may_reach_further_down_than_its_clients_of_now(
 ) -> None:
     strategy = build("sequential", plan, initial)
     train(strategy, make_batch, range(2))
-    taken_up = build_strategy("sequential", plan, Compute(), initial.fresh)
+    taken_up = a_strategy("sequential", plan, Compute(), initial)
     taken_up.add("phone 2", 4)
     taken_up.restore(strategy.checkpoint())
     assert list(taken_up.layers()) == list(strategy.layers()) == [3, 4, 5, 6]

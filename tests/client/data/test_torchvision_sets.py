@@ -21,8 +21,8 @@ import torch
 from PIL import Image
 
 from hetero_client.data import ImageSource, open_source
-from hetero_client.data.builtin import LabeledSTL10
 from hetero_client.data.images import fit
+from hetero_client.data.torchvision_sets import LabeledSTL10
 from hetero_client.data.torchvision_shim import torchvision
 from hetero_common.errors import SettingsError
 
