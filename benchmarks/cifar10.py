@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from hetero_common.records.rundir import read_events
+from hetero_common.records.history import read_records
 from hetero_lab.fleet import Fleet
 
 CUT_LAYERS = (3, 4, 5)
@@ -70,12 +70,12 @@ def _split(
             raise SystemExit(f"the {strategy} run failed: its logs are above")
     clients = {f"client-{n}": _client(out / f"client-{n}") for n in range(1, len(CUT_LAYERS) + 1)}
     curves = _curves(out, data, list(clients))
-    seconds = read_events(out / "server")[-1]["seconds"]
+    seconds = read_records(out / "server")[-1]["seconds"]
     return {"seconds": seconds, "clients": clients, "curves": curves}
 
 
 def _client(run: Path) -> dict[str, Any]:
-    events = read_events(run)
+    events = read_records(run)
     evaluations = [event for event in events if event["event"] == "evaluation"]
     return {"evaluations": evaluations, "bytes_sent": events[-1]["bytes_sent"]}
 
@@ -120,7 +120,7 @@ def _centralized(out: Path, recipe: dict[str, Any], data: dict[str, Any]) -> dic
         command = [sys.executable, "-m", "hetero_lab", "--method", "centralized", *flags]
         command += ["--clients", str(len(CUT_LAYERS)), "--threads", "1", "--run-dir", str(out)]
         subprocess.run(command, check=True)
-    events = read_events(out)
+    events = read_records(out)
     return {
         "seconds": time.monotonic() - started,
         "evaluations": [event for event in events if event["event"] == "evaluation"],

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from hetero_common.records.rundir import METRICS_FILE, read_events
+from hetero_common.records.history import read_records
+from hetero_common.records.rundir import METRICS_FILE
 
 _READY = "listening on "
 _POLL_SECONDS = 0.01
@@ -105,5 +106,5 @@ def wait_for_round(rounds: int, run_dir: Path, process: Process) -> None:
 def _rounds_closed(run_dir: Path) -> int:
     if not (run_dir / METRICS_FILE).exists():
         return 0
-    events = read_events(run_dir)
+    events = read_records(run_dir)
     return max((event["round"] + 1 for event in events if event["event"] == "round"), default=0)

@@ -28,7 +28,7 @@ from hetero_client.exits.evaluation import ask_both
 from hetero_client.exits.rule import UNCERTAINTY, Answers
 from hetero_client.exits.thresholds import Target, for_offload, lost_images
 from hetero_common.compute.device import Compute
-from hetero_common.records.rundir import read_events
+from hetero_common.records.history import read_records
 from hetero_common.tensors.codec import round_trip
 from hetero_common.tensors.weights import read_file
 from hetero_server.learning.initial_model import InitialModel, load_run
@@ -132,7 +132,7 @@ def _one_of_each(run: Path) -> Iterator[tuple[int, _Both]]:
     """A client of each cut layer."""
     initial = load_run(run)
     seen: set[int] = set()
-    for event in read_events(run):
+    for event in read_records(run):
         if event["event"] == "joined" and event["cut_layer"] not in seen:
             cut_layer = event["cut_layer"]
             seen.add(cut_layer)

@@ -11,7 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from hetero_common.records.rundir import METRICS_FILE, PLAN_FILE, SETTINGS_FILE, read_events
+from hetero_common.records.history import read_records
+from hetero_common.records.rundir import METRICS_FILE, PLAN_FILE, SETTINGS_FILE
 
 _OF_LAST_TEST = ("curve", "exit_class_accuracy", "server_class_accuracy")
 
@@ -23,7 +24,7 @@ def keep(run: Path, record: Path) -> None:
     unfinished.mkdir(parents=True)
     for name in (PLAN_FILE, SETTINGS_FILE):
         shutil.copy(run / name, unfinished / name)
-    events = read_events(run)
+    events = read_records(run)
     tested = {event["round"] for event in events if event["event"] == "evaluation"}
     last = max(tested)
     lines = [

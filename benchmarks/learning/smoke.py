@@ -19,7 +19,7 @@ from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from hetero_common.records.rundir import read_events
+from hetero_common.records.history import read_records
 from hetero_common.registry import registry_of
 from hetero_lab.__main__ import main as simulate
 from hetero_lab.report.command import main as report
@@ -97,7 +97,7 @@ def _fault(flags: Sequence[str], run: Path) -> str | None:
         code = simulate([*_SMALL, *flags, "--run-dir", str(run)])
     if code:
         return f"exit code {code}"
-    events = read_events(run)
+    events = read_records(run)
     tested = [event for event in events if event["event"] == "evaluation"]
     shares = [v for e in tested for k, v in e.items() if k.endswith("accuracy") and v is not None]
     if not shares or not all(_is_share(share) for share in shares):

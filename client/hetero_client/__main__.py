@@ -34,6 +34,7 @@ from hetero_common.errors import SettingsError
 from hetero_common.models import build_model
 from hetero_common.records.cadence import Cadence
 from hetero_common.records.checkpoints import CHECKPOINTS, CheckpointStore
+from hetero_common.records.events import DeviceFinished, DeviceJoined
 from hetero_common.records.logs import speak_as
 from hetero_common.records.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE, RunDir
 from hetero_common.settings import as_yaml
@@ -107,7 +108,7 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
             test,
             rule=settings.exit_rule,
             eval_samples=settings.eval_samples,
-            record=run_dir.event,
+            record=run_dir.record,
             states=Keeping(store, Cadence(seconds)),
             journal=journal,
             watchers=watchers,
@@ -118,7 +119,7 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
             "classes": json.dumps(test.classes),
         }
         run_dir.write(MODEL_FILE, model.weights().to_bytes(metadata))
-        run_dir.event("finished", **link.traffic())
+        run_dir.record(DeviceFinished(**link.traffic()))
     link.leave()
     log.info("done: weights and metrics are in %s", path)
 
@@ -147,14 +148,15 @@ def _write_beginning(
 ) -> None:
     run_dir.write(SETTINGS_FILE, as_yaml(settings))
     run_dir.write(PLAN_FILE, plan.model_dump_json(indent=2))
-    run_dir.event(
-        "joined",
-        run=identity.run_id,
-        client=identity.client_id,
-        cut_layer=settings.cut_layer,
-        shard_size=identity.shard_size,
-        version=__version__,
-        torch=torch.__version__,
+    run_dir.record(
+        DeviceJoined(
+            run=identity.run_id,
+            client=identity.client_id,
+            cut_layer=settings.cut_layer or 0,
+            shard_size=identity.shard_size,
+            version=__version__,
+            torch=torch.__version__,
+        )
     )
 
 

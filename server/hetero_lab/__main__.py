@@ -8,16 +8,16 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from hetero_common.command import run_command
 from hetero_common.records.cadence import Cadence
 from hetero_common.records.checkpoints import CHECKPOINTS
+from hetero_common.records.events import Evaluated, Event, Observer, Started
 from hetero_common.records.rundir import PLAN_FILE, SETTINGS_FILE, RunDir
 from hetero_common.settings import as_yaml
 from hetero_common.version import __version__
@@ -47,7 +47,7 @@ def _run(settings: SimulationSettings) -> None:
             run_dir.write(SETTINGS_FILE, as_yaml(settings))
             run_dir.write(PLAN_FILE, settings.plan().model_dump_json(indent=2))
         snapshots = Snapshots(path, name, Cadence(settings.checkpoint_seconds))
-        run_dir.event("started", run=name, version=__version__, torch=torch.__version__)
+        run_dir.record(Started(name, __version__, torch.__version__))
         try:
             train(run_dir, _observer(run_dir), snapshots)
         except KeyboardInterrupt:
@@ -57,14 +57,14 @@ def _run(settings: SimulationSettings) -> None:
     log.info("the run is done: weights and metrics are in %s", path)
 
 
-def _observer(run_dir: RunDir) -> Callable[..., None]:
-    def observe(event: str, **fields: Any) -> None:
-        run_dir.event(event, **fields)
-        if event == "evaluation":
+def _observer(run_dir: RunDir) -> Observer:
+    def observe(event: Event) -> None:
+        run_dir.record(event)
+        if event.kind == Evaluated.kind:
             # What moved on the way, the curve, and what is told per class, are for reports.
             shown = {
                 name: round(value, 4) if isinstance(value, float) else value
-                for name, value in fields.items()
+                for name, value in event.record().items()
                 if not isinstance(value, (list, tuple)) and not name.startswith("bytes_")
             }
             log.info("evaluation %s", shown)

@@ -20,9 +20,10 @@ from hetero_common.records.checkpoints import (
     nested,
     within,
 )
+from hetero_common.records.events import Started
+from hetero_common.records.history import last_run, read_history
 from hetero_common.records.rundir import SETTINGS_FILE
 from hetero_common.settings import as_yaml
-from hetero_lab.reading.history import last_run, read_history
 from hetero_lab.settings import SimulationSettings
 from hetero_server.run.checkpointing import KEPT, require_unchanged, write_if_possible
 
@@ -132,4 +133,6 @@ def require_resumable(run: Path, settings: SimulationSettings) -> str:
         raise SettingsError(f"{run} holds no unfinished run: leave --resume out")
     held = (run / SETTINGS_FILE).read_text(encoding="utf-8")
     require_unchanged(run, decisive(held), decisive(as_yaml(settings)))
-    return str(last_run(read_history(run))[0]["run"])
+    begun = last_run(read_history(run).whole())[0].event
+    assert isinstance(begun, Started), "a simulation begins with it"
+    return begun.run

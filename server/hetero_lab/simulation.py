@@ -92,7 +92,7 @@ class SimulatedClient:
             self.test,
             rule=self.rule,
             eval_samples=self.eval_samples,
-            record=lambda event, **fields: None,
+            record=lambda event: None,
             states=self.states,
             journal=None if engine.plan.feedback == "none" else self.journal,
             watchers=[_EachStep(turn)],

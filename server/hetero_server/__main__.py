@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -24,7 +23,9 @@ from hetero_common.compute.device import Compute
 from hetero_common.errors import SettingsError
 from hetero_common.records.cadence import Cadence
 from hetero_common.records.checkpoints import CHECKPOINTS, CheckpointStore
-from hetero_common.records.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE, RunDir, read_events
+from hetero_common.records.events import Event, Observer, Started
+from hetero_common.records.history import read_history
+from hetero_common.records.rundir import MODEL_FILE, PLAN_FILE, SETTINGS_FILE, RunDir
 from hetero_common.settings import as_yaml
 from hetero_common.version import __version__
 from hetero_server.build import build_engine
@@ -33,7 +34,6 @@ from hetero_server.learning.initial_model import InitialModel
 from hetero_server.run.checkpointing import Saving, require_resumable
 from hetero_server.run.engine import Engine
 from hetero_server.run.results import results_table
-from hetero_server.run.roster import Observer
 from hetero_server.run.served_model import ServedModel
 from hetero_server.runner import Runner
 from hetero_server.settings import ServerSettings
@@ -73,10 +73,10 @@ async def _train(settings: ServerSettings) -> Path | None:
             # Clients know this address: a resumed run listens there again, whatever was asked for.
             bound = settings.model_copy(update={"listen": host.address})
             run_dir.write(SETTINGS_FILE, as_yaml(bound))
-            run_dir.event("started", run=run_id, version=__version__, torch=torch.__version__)
+            run_dir.record(Started(run_id, __version__, torch.__version__))
             if settings.resume is not None:
-                await host.compute.run(lambda: host.monitor.replay(read_events(path)))
-            observe = _both(run_dir.event, host.monitor.observe)
+                await host.compute.run(lambda: host.monitor.replay(read_history(path).recorded))
+            observe = _both(run_dir.record, host.monitor.observe)
             begin = partial(_begin, settings, initial, run_dir.path, run_id, observe)
             engine = await host.compute.run(begin)
             async with host.training(engine, run_id) as runner:
@@ -85,9 +85,9 @@ async def _train(settings: ServerSettings) -> Path | None:
 
 
 def _both(record: Observer, follow: Observer) -> Observer:
-    def observe(event: str, **fields: Any) -> None:
-        record(event, **fields)
-        follow(event, **fields)
+    def observe(event: Event) -> None:
+        record(event)
+        follow(event)
 
     return observe
 

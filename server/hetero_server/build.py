@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from hetero_common.compute.device import Compute
+from hetero_common.records.events import Observer
 from hetero_server.learning.initial_model import InitialModel
 from hetero_server.learning.strategies import STRATEGIES, Surroundings
 from hetero_server.run.checkpointing import Saving
 from hetero_server.run.engine import Engine
 from hetero_server.run.orders import ORDERS
-from hetero_server.run.roster import Observer
 from hetero_server.settings import StrategySettings
 
 

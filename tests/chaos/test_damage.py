@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hetero_common.records.checkpoints import CHECKPOINTS
-from hetero_common.records.rundir import read_events, read_plan
+from hetero_common.records.history import read_history
+from hetero_common.records.rundir import read_plan
 from hetero_lab.report.audit import audit
 from support.chaos_fleet import (
     MODEL,
@@ -110,7 +111,7 @@ def test_a_client_whose_last_state_is_damaged_starts_anew(
         said = fleet.clients["client-2"].finish().stderr
         assert f"checkpoint {newest} is not used: it is cut short or damaged" in said
     assert len(events(fleet.run, "joined", client="client-2")) == 2
-    found = audit(read_events(fleet.run), read_plan(fleet.run))
+    found = audit(read_history(fleet.run).whole(), read_plan(fleet.run))
     assert (found.findings, found.is_finished) == ([], True)
 
 

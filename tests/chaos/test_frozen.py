@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hetero_common.records.rundir import read_events, read_plan
+from hetero_common.records.history import read_history, read_records
+from hetero_common.records.rundir import read_plan
 from hetero_lab.report.audit import audit
 from support.chaos_fleet import wait_for
 
@@ -49,11 +50,11 @@ def test_a_frozen_client_is_left_behind_and_joins_again(launch: Launch, tmp_path
         clients[1].signal(signal.SIGCONT)
         for process in (*clients, server):
             assert process.finish().code == 0
-    events = read_events(run)
+    events = read_records(run)
     released = next(e["round"] for e in events if e["event"] == "released")
     assert released < max(
         e["round"] for e in events if e["event"] == "round" and e["client"] == "client-2"
     )
     others = [e["round"] for e in events if e["event"] == "round" and e["client"] == "client-1"]
     assert others == list(range(600)), "nobody else has missed a round"
-    assert audit(events, read_plan(run)).findings == []
+    assert audit(read_history(run).whole(), read_plan(run)).findings == []

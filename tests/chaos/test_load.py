@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from hetero_common.records.rundir import read_events
+from hetero_common.records.history import read_records
 from support.commands import SMALL
 from support.intruder import BATCH, STEPS
 from support.many_clients import STREAMS_PER_CONNECTION, crowd_at, health_checked
@@ -65,7 +65,7 @@ def test_many_clients_are_held_and_some_of_them_train(load: Load, launch: Launch
     assert applied == (load.training + 1) * ROUNDS * STEPS, "every batch reached the model, once"
     print(f"{len(took)} health checks, the slowest took {max(took):.3f} s")
     assert max(took) <= HEALTHY_SECONDS
-    events = read_events(server.folder / "run")
+    events = read_records(server.folder / "run")
     released = [e["client"] for e in events if e["event"] == "released"]
     assert len(released) == ROUNDS * (load.idle - load.training)
 

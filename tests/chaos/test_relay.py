@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hetero_common.records.rundir import read_events, read_plan
+from hetero_common.records.history import read_history
+from hetero_common.records.rundir import read_plan
 from hetero_lab.report.audit import audit
 from support.chaos_fleet import (
     MODEL,
@@ -66,7 +67,7 @@ def test_the_turn_passes_on_from_who_stays_away(
         wait_for(fleet.run, "released", client=gone)
         fleet.finish()
     assert len(events(fleet.run, "released")) == 1
-    found = audit(read_events(fleet.run), read_plan(fleet.run))
+    found = audit(read_history(fleet.run).whole(), read_plan(fleet.run))
     assert (found.findings, found.is_finished) == ([], True)
     for client in found.clients:
         assert (client.rounds == ROUNDS) == (client.client != gone)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from hetero_common.records.rundir import MODEL_FILE, read_events
+from hetero_common.records.history import read_records
+from hetero_common.records.rundir import MODEL_FILE
 from hetero_common.wire import rpc
 from hetero_common.wire.frames import Frame, serialize
 from hetero_splitee.v1 import service_pb2 as pb
@@ -165,7 +166,7 @@ def test_slow_members_hold_up_a_round_for_the_patience_and_no_longer(
             done, run = honest(launch, server)
             ended = server.finish()
         assert (done.code, ended.code) == (0, 0), done.stderr
-        released = [e for e in read_events(server.folder / "run") if e["event"] == "released"]
+        released = [e for e in read_records(server.folder / "run") if e["event"] == "released"]
         assert {e["round"] for e in released} == {0, 1, 2}
         assert {e["client"] for e in released} == {f"slow-{number}" for number in range(SLOW)}
         require_same(simulate, rounds, server, run)

@@ -18,7 +18,8 @@ from hetero_client.commands.infer import main as infer_main
 from hetero_client.commands.validation_images import TrainedOn
 from hetero_client.data.shard import load_validation
 from hetero_client.exits.chosen_threshold import CALIBRATION_FILE
-from hetero_common.records.rundir import MODEL_FILE, read_events, read_plan
+from hetero_common.records.history import read_records
+from hetero_common.records.rundir import MODEL_FILE, read_plan
 
 if TYPE_CHECKING:
     from e2e.conftest import Launch
@@ -99,7 +100,7 @@ def kept(run: Path) -> dict[str, Any]:
 def test_what_is_held_out_is_not_part_of_the_shard(fleet: Fleet) -> None:
     sizes = {
         event["client"]: event["shard_size"]
-        for event in read_events(fleet.server)
+        for event in read_records(fleet.server)
         if event["event"] == "joined"
     }
     assert sizes == {"careful": 717 - HELD_OUT, "other": 716}

@@ -21,13 +21,8 @@ from hetero_common.agreement.plan import Plan
 from hetero_common.models import build_model
 from hetero_common.models.split import fingerprint, named_layers
 from hetero_common.records.checkpoints import CHECKPOINTS
-from hetero_common.records.rundir import (
-    METRICS_FILE,
-    MODEL_FILE,
-    PLAN_FILE,
-    SETTINGS_FILE,
-    read_events,
-)
+from hetero_common.records.history import read_records
+from hetero_common.records.rundir import METRICS_FILE, MODEL_FILE, PLAN_FILE, SETTINGS_FILE
 from hetero_common.tensors.weights import read_file
 from hetero_lab.reading.reader import read_run
 from hetero_lab.report import main
@@ -134,7 +129,7 @@ def test_a_server_is_healthy_while_training_waits(run: Run) -> None:
 
 def test_a_client_waits_for_its_server_visibly_and_then_trains(run: Run) -> None:
     assert f"waiting for the server at {run.address}: " in run.finished["early"].stderr
-    rounds = [e["round"] for e in read_events(run.clients["early"]) if e["event"] == "round"]
+    rounds = [e["round"] for e in read_records(run.clients["early"]) if e["event"] == "round"]
     assert rounds == [0, 1, 2, 3]
 
 
@@ -142,7 +137,7 @@ def test_the_server_ends_with_a_table_of_results(run: Run) -> None:
     lines = run.finished["server"].stdout.splitlines()
     assert lines[0].strip() == "Results on the test images"
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
-    last = {e["client"]: e for e in read_events(run.server) if e["event"] == "evaluation"}
+    last = {e["client"]: e for e in read_records(run.server) if e["event"] == "evaluation"}
     assert [row[:3] for row in rows] == [["early", "2", "717"], ["late", "4", "716"]]
     for row in rows:
         evaluation = last[row[0]]
@@ -181,7 +176,7 @@ def test_settings_are_recorded_as_resolved(run: Run) -> None:
 
 
 def test_the_server_records_who_came_trained_evaluated_and_left(run: Run) -> None:
-    events = read_events(run.server)
+    events = read_records(run.server)
     by_client = [
         (e["event"], e["client"], e.get("round"))
         for e in events
@@ -210,9 +205,9 @@ def test_the_server_records_who_came_trained_evaluated_and_left(run: Run) -> Non
 
 
 def test_a_client_records_what_the_server_records_of_it(run: Run) -> None:
-    at_server = read_events(run.server)
+    at_server = read_records(run.server)
     for client, folder in run.clients.items():
-        own = read_events(folder)
+        own = read_records(folder)
         for kind in ("round", "evaluation"):
             theirs = [e for e in at_server if e["event"] == kind and e["client"] == client]
             mine = [e for e in own if e["event"] == kind]

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from hetero_common.agreement.control import StartRound
-from hetero_common.records.rundir import read_events
+from hetero_common.records.history import read_records
 from hetero_common.tensors import codec
 from hetero_common.tensors.weights import tensors_to_bytes
 from hetero_common.wire import rpc
@@ -125,7 +125,7 @@ def sabotage(launch: Launch, request: pytest.FixtureRequest) -> Sabotage:
             lambda: rpc.callable_for(channel, "Register")(again, timeout=SECONDS)
         )
         clients = [client.finish() for client in honest]
-        events = read_events(server.folder / "run")
+        events = read_records(server.folder / "run")
         return Sabotage(strategy, refusal, on_return, server.finish(), clients, events)
 
 
@@ -170,7 +170,7 @@ def test_the_model_is_as_good_as_without_the_saboteur(
     undisturbed: Path = simulate(
         *("--clients", "2", "--cut-layers", cuts, "--strategy", sabotage.strategy, *AGREED, *DATA)
     )
-    expected, ours = accuracies(read_events(undisturbed)), accuracies(sabotage.events)
+    expected, ours = accuracies(read_records(undisturbed)), accuracies(sabotage.events)
     assert expected.keys() == ours.keys()
     for client_id, accuracy in expected.items():
         assert accuracy > 0.9

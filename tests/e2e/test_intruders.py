@@ -15,7 +15,8 @@ import grpc
 import pytest
 from safetensors.numpy import load_file
 
-from hetero_common.records.rundir import MODEL_FILE, read_events
+from hetero_common.records.history import read_records
+from hetero_common.records.rundir import MODEL_FILE
 from hetero_common.wire import rpc
 from hetero_splitee.v1 import service_pb2 as pb
 from support.bad_messages import CALL_OFFENCES, ENDED, EXPECTED, SESSION_OFFENCES, STREAM_OFFENCES
@@ -98,7 +99,7 @@ def test_an_intruder_s_session_is_over(offence: str, siege: Siege) -> None:
 def test_the_honest_client_finishes_its_training(siege: Siege) -> None:
     assert siege.client is not None and siege.server is not None
     assert (siege.client.code, siege.server.code) == (0, 0)
-    kinds = [event["event"] for event in read_events(siege.client_run)]
+    kinds = [event["event"] for event in read_records(siege.client_run)]
     assert kinds == ["joined", "round", "round", "evaluation", "finished"]
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from safetensors.numpy import load_file
 
-from hetero_common.records.rundir import MODEL_FILE, PLAN_FILE, read_events
+from hetero_common.records.history import read_records
+from hetero_common.records.rundir import MODEL_FILE, PLAN_FILE
 
 if TYPE_CHECKING:
     from conftest import Simulate
@@ -86,7 +87,7 @@ def bits(path: Path) -> dict[str, bytes]:
 
 def recorded(run: Path, *kinds: str) -> list[dict[str, Any]]:
     """Events without what the clock has written, in an order that does not depend on it."""
-    events = [event for event in read_events(run) if event["event"] in kinds]
+    events = [event for event in read_records(run) if event["event"] in kinds]
     for event in events:
         del event["time"], event["seconds"]
     return sorted(events, key=lambda event: (event.get("round"), event.get("client")))
@@ -98,7 +99,7 @@ Counts = list[tuple[str, int, int, int]]
 
 def counted_here(client: Path) -> Counts:
     """By the client itself, over a network."""
-    events = [event for event in read_events(client) if "bytes_sent" in event]
+    events = [event for event in read_records(client) if "bytes_sent" in event]
     last = events.pop()
     assert last["event"] == "finished"
     for name in ("bytes_sent", "bytes_received"):
@@ -112,7 +113,7 @@ def counted_there(run: Path, client_id: str) -> Counts:
     received = ("bytes_returned", "bytes_pulled", "bytes_answered")
     return [
         (e["event"], e["round"], sum(e[n] for n in sent), sum(e[n] for n in received))
-        for e in read_events(run)
+        for e in read_records(run)
         if e["event"] in ("round", "evaluation") and e["client"] == client_id
     ]
 

@@ -13,7 +13,8 @@ import torch
 
 from hetero_client.data.shard import load_test
 from hetero_client.settings import ClientSettings, InferenceSettings
-from hetero_common.records.rundir import read_events, read_plan
+from hetero_common.records.history import read_records
+from hetero_common.records.rundir import read_plan
 from hetero_common.settings import Settings
 from hetero_server.settings import ServerSettings
 
@@ -42,7 +43,7 @@ def test_a_servers_file_is_loaded_as_docs_runs_md_says(simulate: Simulate, head:
     ]
     (told,) = [
         event
-        for event in read_events(run)
+        for event in read_records(run)
         if event["event"] == "evaluation" and event["cut_layer"] == 2
     ]
     assert right == pytest.approx([told["exit_accuracy"], told["server_accuracy"]], abs=0.003)
@@ -62,7 +63,7 @@ def test_the_quickstarts_model_and_data_train(
         *("--exit-head", "conv", "--batch-size", "16", "--clients", "2", "--cut-layers", "2,3"),
         *("--rounds", "150"),
     )
-    last = [event for event in read_events(run) if event["event"] == "evaluation"][-1]
+    last = [event for event in read_records(run) if event["event"] == "evaluation"][-1]
     assert last["samples"] == 300
     assert last["server_accuracy"] > 0.5
 

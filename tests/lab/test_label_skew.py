@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hetero_common.records.rundir import read_events
+from hetero_common.records.history import read_records
 
 if TYPE_CHECKING:
     from conftest import Simulate
@@ -21,7 +21,7 @@ SKEWED = (
 
 def balanced_accuracy(run: Path, side: str) -> float:
     """Mean over the classes, and over the clients."""
-    last = [event for event in read_events(run) if event["event"] == "evaluation"]
+    last = [event for event in read_records(run) if event["event"] == "evaluation"]
     of_classes: list[float] = [share for event in last for share in event[f"{side}_class_accuracy"]]
     assert len(of_classes) == 6 * 10
     return sum(of_classes) / len(of_classes)

@@ -20,6 +20,7 @@ from hetero_common.agreement.plan import Plan
 from hetero_common.compute.device import Compute
 from hetero_common.records.cadence import Cadence
 from hetero_common.records.checkpoints import CheckpointStore
+from hetero_common.records.events import Event, Returned
 from hetero_common.tensors.weights import Weights
 from hetero_lab import simulation
 from hetero_lab.memory_link import MemoryLink
@@ -43,9 +44,9 @@ def trained(plan: Plan, folder: Path, **strategy: str) -> tuple[Engine, list[tup
     """A finished run, and which events of clients that came back it has recorded."""
     returned: list[tuple[str, int]] = []
 
-    def observe(event: str, **fields: object) -> None:
-        if event == "returned":
-            returned.append((str(fields["client"]), int(str(fields["round"]))))
+    def observe(event: Event) -> None:
+        if isinstance(event, Returned):
+            returned.append((event.client, event.round))
 
     settings = StrategySettings.model_validate({"strategy": "sequential", **strategy})
     engine = build_engine(InitialModel(plan), settings, Compute(), clients=3, observe=observe)

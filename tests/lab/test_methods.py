@@ -11,7 +11,8 @@ import torch
 from hetero_client.data.shard import load_shard
 from hetero_common.compute.device import Compute
 from hetero_common.compute.schedules import StepAt
-from hetero_common.records.rundir import MODEL_FILE, read_events
+from hetero_common.records.history import read_records
+from hetero_common.records.rundir import MODEL_FILE
 from hetero_common.tensors.weights import Weights, read_file
 from hetero_lab.__main__ import main
 from hetero_lab.methods import METHODS
@@ -25,13 +26,13 @@ TWO = ("--clients", "2")
 
 
 def accuracies(run: Path) -> list[dict[str, Any]]:
-    return [event for event in read_events(run) if event["event"] == "evaluation"]
+    return [event for event in read_records(run) if event["event"] == "evaluation"]
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_trains_and_reports(method: str, simulate: Simulate) -> None:
     run = simulate(*SMALL, *TWO, "--cut-layers", "3", "--method", method)
-    kinds = {event["event"] for event in read_events(run)}
+    kinds = {event["event"] for event in read_records(run)}
     assert {"round", "evaluation"} <= kinds
     assert list(run.glob("*.safetensors"))
     for event in accuracies(run):
@@ -95,7 +96,7 @@ def test_federated_averaging_counts_the_weights_that_a_client_would_send_and_get
     size = (run / MODEL_FILE).stat().st_size
     counted = [
         (event["event"], event["round"], event["bytes_pushed"] / size, event["bytes_pulled"] / size)
-        for event in read_events(run)
+        for event in read_records(run)
         if "round" in event
     ]
     assert counted == [
@@ -126,7 +127,7 @@ def test_splitfed_is_the_split_run_with_its_settings(
     no_exit = ("--exit-weight", "0", "--exits", "last", "--exit-head", "linear")
     spelt = simulate(*cut, "--strategy", strategy, "--feedback", "gradient", *no_exit)
     assert bits(named / MODEL_FILE) == bits(spelt / MODEL_FILE)
-    pushed = [[event.get("bytes_pushed") for event in read_events(run)] for run in (named, spelt)]
+    pushed = [[event.get("bytes_pushed") for event in read_records(run)] for run in (named, spelt)]
     assert pushed[0] == pushed[1]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hetero_common.records.rundir import read_events
+from hetero_common.records.history import read_records
 
 if TYPE_CHECKING:
     from conftest import Simulate
@@ -58,7 +58,7 @@ class Trained:
     def __call__(self, *flags: str) -> Accuracy:
         if flags not in self._known:
             run = self._simulate(*EASY, *flags)
-            last = [event for event in read_events(run) if event["event"] == "evaluation"]
+            last = [event for event in read_records(run) if event["event"] == "evaluation"]
             self._known[flags] = Accuracy(
                 _mean([event.get("exit_accuracy") for event in last]),
                 _mean([event.get("server_accuracy", event.get("accuracy")) for event in last]),

@@ -9,7 +9,9 @@ import pytest
 
 from hetero_common.records import rundir
 from hetero_common.records.checkpoints import CHECKPOINTS
-from hetero_common.records.rundir import RunDir, read_events
+from hetero_common.records.events import Event
+from hetero_common.records.history import read_records
+from hetero_common.records.rundir import RunDir
 from hetero_lab.__main__ import main
 from hetero_lab.methods import METHODS
 from hetero_lab.reading.reader import read_run
@@ -36,16 +38,16 @@ class Killer:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left = 0
         self.weapon: type[BaseException] = Killed
-        event = RunDir.event
+        record = RunDir.record
 
-        def count(run_dir: RunDir, kind: str, **fields: object) -> None:
-            event(run_dir, kind, **fields)
-            if kind == "round":
+        def count(run_dir: RunDir, event: Event) -> None:
+            record(run_dir, event)
+            if event.kind == "round":
                 self.left -= 1
                 if self.left == 0:
                     raise self.weapon
 
-        monkeypatch.setattr(RunDir, "event", count)
+        monkeypatch.setattr(RunDir, "record", count)
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     assert resumed.participants == never.participants
     assert resumed.is_finished
     assert not (run / CHECKPOINTS).exists()
-    assert [event["event"] for event in read_events(run)].count("started") == 3
+    assert [event["event"] for event in read_records(run)].count("started") == 3
 
 
 @pytest.fixture

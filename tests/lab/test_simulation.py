@@ -24,7 +24,8 @@ from hetero_common.compute.device import Compute
 from hetero_common.compute.sampling import batch_indices
 from hetero_common.compute.seeding import derive_seed
 from hetero_common.models import normalization
-from hetero_common.records.rundir import MODEL_FILE, read_events
+from hetero_common.records.history import read_records
+from hetero_common.records.rundir import MODEL_FILE
 from hetero_common.settings import load
 from hetero_common.tensors.weights import Weights, layer_states, numbered, read_file
 from hetero_lab.__main__ import main
@@ -57,7 +58,7 @@ def events(run: Path, kind: str) -> list[dict[str, Any]]:
     clock = ("time", "seconds")
     return [
         {name: value for name, value in event.items() if name not in clock}
-        for event in read_events(run)
+        for event in read_records(run)
         if event["event"] == kind
     ]
 
@@ -228,7 +229,7 @@ def run_registering_in(order: Sequence[int], *flags: str) -> tuple[Engine, dict[
         settings,
         compute,
         clients=settings.clients,
-        observe=lambda event, **fields: None,
+        observe=lambda event: None,
     )
     test = load_test(settings.dataset, settings.data_dir, plan)
     clients = []

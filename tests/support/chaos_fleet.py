@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.numpy import load_file
 
-from hetero_common.records.rundir import METRICS_FILE, MODEL_FILE, read_events, read_plan
+from hetero_common.records.history import read_history, read_records
+from hetero_common.records.rundir import METRICS_FILE, MODEL_FILE, read_plan
 from hetero_lab.report.audit import audit
 from support.processes import Process
 
@@ -40,7 +41,7 @@ def bits(path: Path) -> dict[str, bytes]:
 
 def events(run: Path, kind: str, **fields: object) -> list[dict[str, Any]]:
     """What is recorded of this kind by now."""
-    recorded = read_events(run) if (run / METRICS_FILE).exists() else []
+    recorded = read_records(run) if (run / METRICS_FILE).exists() else []
     return [e for e in recorded if e["event"] == kind and fields.items() <= e.items()]
 
 
@@ -143,7 +144,7 @@ def require_same(fleet: Fleet, undisturbed: Path) -> None:
 def require_exactly_once(run: Path) -> None:
     """Each step of each client and round was applied once, in order; nobody was released."""
     plan = read_plan(run)
-    found = audit(read_events(run), plan)
+    found = audit(read_history(run).whole(), plan)
     assert (found.findings, found.is_finished) == ([], True)
     steps = plan.rounds * plan.steps_per_round
     assert [(c.client, c.rounds, c.steps, c.released) for c in found.clients] == [

@@ -150,7 +150,7 @@ class Run:
             credits=credits,
             quarantine=quarantine,
             uniform_weights=uniform_weights,
-            observe=lambda event, **fields: self.events.append((event, fields)),
+            observe=lambda event: self.events.append((event.kind, event.record())),
             saving=saving,
         )
 

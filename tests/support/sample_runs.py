@@ -13,7 +13,7 @@ import yaml
 from hetero_common.agreement.control import OperatingPoint
 from hetero_common.agreement.plan import Plan
 from hetero_common.records.rundir import METRICS_FILE, PLAN_FILE, SETTINGS_FILE
-from hetero_lab.reading.run import Curve, Measurement, Participant, Payload, Run, Source
+from hetero_lab.reading.run import Curve, Measurement, Participant, Run, Source, TransferredBytes
 
 PLAN = Plan(model="tinycnn", width=4, image_size=8, normalization="digits", rounds=2)
 
@@ -35,7 +35,7 @@ def measured(
     curve: Curve | None = None,
 ) -> Measurement:
     """Half of the images are offloaded at threshold 0.2, where there is a curve."""
-    payload = None if sent is None else Payload(sent, 0)
+    payload = None if sent is None else TransferredBytes(sent, 0)
     if curve is None:
         return Measurement(round_, exit_, server, payload, 100)
     return Measurement(round_, exit_, server, payload, 100, 0.2, 0.9, 0.5, curve)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -123,7 +123,7 @@ class Link(Protocol):
             ServerUnreachable: The connection failed or the deadline has passed.
         """
 
-    def traffic(self) -> dict[str, int]:
+    def traffic(self) -> dict[str, Any]:
         """What has been sent and received so far, by the names of docs/runs.md."""
 
     def leave(self) -> None:

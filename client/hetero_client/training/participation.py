@@ -26,6 +26,7 @@ from hetero_common.errors import (
     Superseded,
     UnknownSession,
 )
+from hetero_common.records.events import DeviceEvaluated, DeviceRound, Observer, Rejoined
 from hetero_common.records.logs import enter_round
 from hetero_common.tensors import codec
 
@@ -87,7 +88,7 @@ class Participation:
         *,
         rule: ExitRule,
         eval_samples: int,
-        record: Callable[..., None],
+        record: Observer,
         states: States,
         journal: Journal | None,
         watchers: Sequence[Watcher],
@@ -197,7 +198,7 @@ class Participation:
                 if self._link.run_id() != self._identity.run_id:
                     raise Mismatch("the server is in another run by now: start this client anew")
                 self._join()
-                self._record("rejoined", base=self._base)
+                self._record(Rejoined(self._base))
                 for watcher in self._watchers:
                     watcher.rejoined()
                 return
@@ -306,7 +307,7 @@ class Participation:
         self._link.report(report)
         self._underway = None
         self._states.prune(start.keep_from)
-        self._record("round", **self._link.traffic(), **asdict(report))
+        self._record(DeviceRound(**self._link.traffic(), **asdict(report)))
         for watcher in self._watchers:
             watcher.round_done(report)
 
@@ -348,6 +349,7 @@ class Participation:
             round_=request.round,
         )
         self._link.report(evaluation)
-        self._record("evaluation", **self._link.traffic(), last=request.last, **evaluation.record())
+        answers = evaluation.record()
+        self._record(DeviceEvaluated(**self._link.traffic(), last=request.last, **answers))
         for watcher in self._watchers:
             watcher.evaluated(evaluation)

@@ -97,7 +97,7 @@ class Evaluation:
 
     def record(self) -> dict[str, Any]:
         """What is recorded: accuracies per class in place of what was right; None if untold."""
-        record = asdict(self)
+        record = asdict(self) | {"curve": self.curve}
         record["class_samples"] = list(self.class_samples) or None
         for side in ("exit", "server"):
             accuracies = class_accuracies(record.pop(f"{side}_class_right"), self.class_samples)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from hetero_common.agreement.plan import Plan
 from hetero_common.errors import HeteroError, SettingsError
+from hetero_common.records.events import Event
 from hetero_common.records.tensorboard import TensorBoard
 
 log = logging.getLogger(__name__)
@@ -46,17 +45,17 @@ class RunDir:
         except OSError as error:
             raise SettingsError(f"--run-dir {path} cannot be written: {error.strerror}") from None
 
-    def event(self, kind: str, **fields: Any) -> None:
-        """Append one object to metrics.jsonl; `seconds` counts from the start of this process.
+    def record(self, event: Event) -> None:
+        """Append an event to metrics.jsonl; `seconds` counts from the start of this process.
 
         While it cannot be written, events are held in memory.
         """
         seconds = round(time.monotonic() - self._start, 3)
-        self._metrics.append(
-            json.dumps({"event": kind, "time": round(time.time(), 3), "seconds": seconds} | fields)
-        )
+        head = {"event": event.kind, "time": round(time.time(), 3), "seconds": seconds}
+        fields = event.record()
+        self._metrics.append(json.dumps(head | fields))
         if self._board is not None:
-            self._board.event(kind, fields)
+            self._board.event(event.kind, fields)
 
     def write(self, name: str, data: str | bytes) -> None:
         """Write a file whole or not at all.
@@ -161,12 +160,3 @@ def write_whole(path: Path, data: bytes) -> None:
         os.fsync(directory)  # the new name
     finally:
         os.close(directory)
-
-
-def read_events(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a run's metrics.jsonl; a line cut short by a kill is left out."""
-    events = []
-    for line in (path / METRICS_FILE).read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            events.append(json.loads(line))
-    return events

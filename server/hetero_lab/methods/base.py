@@ -9,10 +9,10 @@ from torch import Tensor
 
 from hetero_client.data.shard import Shard
 from hetero_common.agreement.classwise import class_accuracies, class_counts
+from hetero_common.records.events import Observer
 from hetero_common.records.rundir import RunDir
 from hetero_lab.resuming import Snapshots
 from hetero_lab.settings import SimulationSettings
-from hetero_server.run.roster import Observer
 
 Training = Callable[[RunDir, Observer, Snapshots], None]
 """Trains to the end, from where it was left; writes weights and tells what is worth recording."""

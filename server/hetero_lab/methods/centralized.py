@@ -5,6 +5,7 @@ from __future__ import annotations
 from hetero_client.data.shard import load_shard, load_test
 from hetero_common.compute.device import Compute
 from hetero_common.compute.schedules import StepAt
+from hetero_common.records.events import Observer, WholeEvaluated, WholeRound
 from hetero_common.records.rundir import MODEL_FILE, RunDir
 from hetero_common.tensors.weights import Weights
 from hetero_lab.method import METHODS, Method
@@ -12,7 +13,6 @@ from hetero_lab.methods.base import Training, evaluated_on, scores
 from hetero_lab.methods.undivided import Undivided, whole_model
 from hetero_lab.resuming import Snapshots
 from hetero_lab.settings import SimulationSettings
-from hetero_server.run.roster import Observer
 
 
 def prepare(settings: SimulationSettings) -> Training:
@@ -29,10 +29,11 @@ def prepare(settings: SimulationSettings) -> Training:
             done = round_ * steps
             losses = [model.step(done + s, StepAt(round_, s, steps)) for s in range(steps)]
             samples = (done + steps) * plan.batch_size
-            observe("round", round=round_, loss=sum(losses) / steps, samples=samples)
+            observe(WholeRound(round_, sum(losses) / steps, samples))
             if plan.evaluates_after(round_):
                 some = evaluated_on(settings, test, round_)
-                observe("evaluation", round=round_, **scores(model.right(some), some, plan.classes))
+                told = scores(model.right(some), some, plan.classes)
+                observe(WholeEvaluated(round=round_, **told))
         run_dir.write(MODEL_FILE, Weights(model.states()).to_bytes())
 
     return run

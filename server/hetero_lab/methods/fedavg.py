@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -20,6 +21,7 @@ from hetero_common.compute.schedules import StepAt
 from hetero_common.compute.seeding import seeded
 from hetero_common.models.exits import build_exit
 from hetero_common.models.split import activation_shapes
+from hetero_common.records.events import Observer, WholeEvaluated, WholeRound
 from hetero_common.records.rundir import MODEL_FILE, RunDir
 from hetero_common.tensors.aggregation import cross_layer_average
 from hetero_common.tensors.weights import Weights
@@ -28,7 +30,6 @@ from hetero_lab.methods.base import Training, evaluated_on, scores
 from hetero_lab.methods.undivided import Undivided, whole_model
 from hetero_lab.resuming import Snapshots
 from hetero_lab.settings import SimulationSettings
-from hetero_server.run.roster import Observer
 
 
 def prepare(settings: SimulationSettings) -> Training:
@@ -55,7 +56,7 @@ def _prefix(cut_layer: int, plan: Plan) -> nn.Sequential:
 
 def _prepare(
     settings: SimulationSettings,
-    kinds: dict[str, tuple[Callable[[Plan], nn.Sequential], dict[str, int]]],
+    kinds: dict[str, tuple[Callable[[Plan], nn.Sequential], dict[str, Any]]],
 ) -> Training:
     """Train one kind of model after another; each has a file, and fields that name it in events."""
     plan = settings.plan()
@@ -75,18 +76,18 @@ def _prepare(
                 losses = [_local_round(plan, client, round_) for client in clients]
                 _average(clients)
                 sent = _traffic(size, pushes=round_ + 1, pulls=round_ + 1)
-                observe("round", round=round_, loss=sum(losses) / len(losses), **sent, **named)
+                observe(WholeRound(round_, sum(losses) / len(losses), **sent, **named))
                 if plan.evaluates_after(round_):
                     some = evaluated_on(settings, test, round_)
                     told = scores(clients[0].right(some), some, plan.classes)
                     sent = _traffic(size, pushes=round_ + 1, pulls=round_ + 2)
-                    observe("evaluation", round=round_, **told, **sent, **named)
+                    observe(WholeEvaluated(round=round_, **told, **sent, **named))
             run_dir.write(file, Weights(clients[0].states()).to_bytes())
 
     return run
 
 
-def _traffic(size: int, *, pushes: int, pulls: int) -> dict[str, int]:
+def _traffic(size: int, *, pushes: int, pulls: int) -> dict[str, Any]:
     """What each client would have sent and got over a network, as files of weights."""
     return {"bytes_pushed": pushes * size, "bytes_pulled": pulls * size}
 

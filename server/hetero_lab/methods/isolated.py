@@ -14,6 +14,7 @@ from hetero_client.data.shard import Shard, load_shards, load_test
 from hetero_client.device_model import DeviceModel
 from hetero_client.training.trainer import PrefixTrainer
 from hetero_common.compute.device import Compute
+from hetero_common.records.events import LocalEvaluated, LocalRound, Observer
 from hetero_common.records.rundir import RunDir
 from hetero_lab.method import METHODS, Method
 from hetero_lab.methods.base import Training, evaluated_on, scores
@@ -21,7 +22,6 @@ from hetero_lab.resuming import Snapshots
 from hetero_lab.settings import SimulationSettings
 from hetero_server.learning.initial_model import InitialModel
 from hetero_server.learning.shared_weights import SharedWeights
-from hetero_server.run.roster import Observer
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,18 @@ def prepare(settings: SimulationSettings) -> Training:
                     device.trainer.forward(round_, step)
                     device.trainer.backward(round_, step)
                 report = device.trainer.round_done(round_)
-                observe("round", client=device.client_id, **vars(report))
+                observe(LocalRound(device.client_id, **vars(report)))
             if plan.evaluates_after(round_):
                 some = evaluated_on(settings, test, round_)
                 for device in devices:
                     right = device.right(some, plan.predict_rows)
                     observe(
-                        "evaluation",
-                        round=round_,
-                        client=device.client_id,
-                        cut_layer=device.model.cut_layer,
-                        **scores(right, some, plan.classes, "exit_"),
+                        LocalEvaluated(
+                            round=round_,
+                            client=device.client_id,
+                            cut_layer=device.model.cut_layer,
+                            **scores(right, some, plan.classes, "exit_"),
+                        )
                     )
         for device in devices:
             run_dir.write(f"{device.client_id}.safetensors", device.model.weights().to_bytes())

@@ -9,6 +9,7 @@ from hetero_client.device_model import DeviceModel
 from hetero_client.training.trainer import PrefixTrainer
 from hetero_common.agreement.plan import Plan
 from hetero_common.compute.device import Compute
+from hetero_common.records.events import Observer
 from hetero_common.records.rundir import MODEL_FILE, RunDir
 from hetero_lab.method import METHODS, Method
 from hetero_lab.methods.base import Training
@@ -19,7 +20,6 @@ from hetero_server.build import build_engine
 from hetero_server.learning.initial_model import InitialModel
 from hetero_server.run.checkpointing import Saving
 from hetero_server.run.results import results_table
-from hetero_server.run.roster import Observer
 
 
 def prepare(settings: SimulationSettings) -> Training:

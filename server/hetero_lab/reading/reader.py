@@ -10,14 +10,24 @@ import yaml
 
 from hetero_common.agreement.plan import Plan
 from hetero_common.errors import HeteroError, SettingsError
+from hetero_common.records.events import (
+    DeviceEvaluated,
+    DeviceFinished,
+    DeviceJoined,
+    DeviceRound,
+    Evaluated,
+    Event,
+    Finished,
+    Joined,
+    Resumed,
+    RoundClosed,
+    Started,
+)
+from hetero_common.records.history import Recorded, last_run, read_history
 from hetero_common.records.rundir import METRICS_FILE, SETTINGS_FILE, read_plan
-from hetero_lab.reading.history import Event, last_run, read_history
 from hetero_lab.reading.incidents import read_incidents
 from hetero_lab.reading.participants import read_participants
 from hetero_lab.reading.run import Participant, Run, Source
-
-_LAST_SECOND = 253402300799.0  # of the year 9999
-_VERSIONS = {"version": "hetero-splitee", "torch": "torch"}
 
 
 def read_run(directory: Path) -> Run:
@@ -28,12 +38,12 @@ def read_run(directory: Path) -> Run:
     """
     try:
         plan = read_plan(directory)
-        events = last_run(read_history(directory))
+        recorded = last_run(read_history(directory).whole())
     except SettingsError as error:
         raise HeteroError(str(error)) from None
     settings = _read_settings(directory)
     try:
-        return _run(directory, plan, settings, events)
+        return _run(directory, plan, settings, recorded)
     except (ValueError, KeyError, TypeError):
         raise HeteroError(
             f"{directory / METRICS_FILE} is damaged: an event lacks what docs/runs.md says it has"
@@ -51,14 +61,17 @@ def _read_settings(directory: Path) -> Mapping[str, Any]:
     return settings
 
 
-def _run(directory: Path, plan: Plan, settings: Mapping[str, Any], events: Sequence[Event]) -> Run:
-    if not events:
+def _run(
+    directory: Path, plan: Plan, settings: Mapping[str, Any], recorded: Sequence[Recorded]
+) -> Run:
+    if not recorded:
         raise HeteroError(f"{directory / METRICS_FILE} is empty: wait for the end of a round")
     source = _source(settings)
-    participants = read_participants(events, source, has_trained_exits=plan.exit_weight > 0)
+    participants = read_participants(recorded, has_trained_exits=plan.exit_weight > 0)
     if not any(participant.training or participant.tests for participant in participants):
         raise HeteroError(f"{directory} has measured nothing yet: wait for the end of a round")
-    started, ended = _time(events[0]), _time(events[-1])
+    started, ended = recorded[0].time, recorded[-1].time
+    events = [each.event for each in recorded]
     return Run(
         name="/".join(directory.resolve().parts[-2:]),
         source=source,
@@ -66,20 +79,13 @@ def _run(directory: Path, plan: Plan, settings: Mapping[str, Any], events: Seque
         plan=plan,
         settings=settings,
         participants=participants,
-        incidents=read_incidents(events, started),
+        incidents=read_incidents(recorded, started),
         versions=_versions(events),
         started=started,
         seconds=max(0.0, ended - started),
         is_finished=_is_finished(plan, participants, events),
         notes=_notes(plan, source, participants, events),
     )
-
-
-def _time(event: Event) -> float:
-    seconds = float(event["time"])
-    if not 0 <= seconds <= _LAST_SECOND:  # NaN neither
-        raise ValueError("it is no time that can be")
-    return seconds
 
 
 def _source(settings: Mapping[str, Any]) -> Source:
@@ -97,14 +103,17 @@ def _versions(events: Sequence[Event]) -> Mapping[str, str]:
     """The newest ones, should the run have been resumed with others."""
     found: dict[str, str] = {}
     for event in events:
-        found |= {name: str(event[key]) for key, name in _VERSIONS.items() if key in event}
+        if isinstance(event, Started | DeviceJoined):
+            told = {"hetero-splitee": event.version, "torch": event.torch}
+            found |= {name: number for name, number in told.items() if number}
     return found
 
 
 def _is_finished(plan: Plan, participants: Sequence[Participant], events: Sequence[Event]) -> bool:
-    if any(event["event"] == "joined" for event in events):
-        after = [event["event"] for event in events if event["event"] in ("finished", "resumed")]
-        return after[-1:] == ["finished"]
+    if any(isinstance(event, Joined | DeviceJoined) for event in events):
+        ends = Finished | DeviceFinished | Resumed
+        after = [event for event in events if isinstance(event, ends)]
+        return bool(after) and not isinstance(after[-1], Resumed)
     lasts = [participant.last for participant in participants]
     return bool(lasts) and all(last and plan.is_last(last.round) for last in lasts)
 
@@ -117,11 +126,11 @@ def _notes(
         notes.append("Its exits are not trained (exit weight 0), so nothing is shown of them.")
     if source is Source.CLIENT:
         notes.append("Bytes are what the client itself has counted, evaluations included.")
-    measured = [event for event in events if event["event"] in ("round", "evaluation")]
-    if any("bytes_received" in e and "bytes_pushed" not in e for e in measured):
-        if source is not Source.CLIENT:
-            notes.append("This run is of a version that has not counted the bytes of weights.")
-    elif source is Source.CLIENT and any("bytes_received" not in e for e in measured):
+    counted = [event for event in events if isinstance(event, RoundClosed | Evaluated)]
+    if any(e.bytes_received is not None and e.bytes_pushed is None for e in counted):
+        notes.append("This run is of a version that has not counted the bytes of weights.")
+    own = [event for event in events if isinstance(event, DeviceRound | DeviceEvaluated)]
+    if any(event.bytes_received is None for event in own):
         notes.append("This run is of a version that has not counted what a client receives.")
     lasts = [participant.last for participant in participants]
     if any(last and last.combined is not None and last.curve is None for last in lasts):

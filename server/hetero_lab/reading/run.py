@@ -24,7 +24,7 @@ class Source(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Payload:
+class TransferredBytes:
     """Payload bytes between one client and its server since the run began.
 
     Attributes:
@@ -40,8 +40,8 @@ class Payload:
         """Both ways."""
         return self.sent + self.received
 
-    def __add__(self, other: Payload) -> Payload:
-        return Payload(self.sent + other.sent, self.received + other.received)
+    def __add__(self, other: TransferredBytes) -> TransferredBytes:
+        return TransferredBytes(self.sent + other.sent, self.received + other.received)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Measurement:
     round: int
     exit: float | None
     server: float | None
-    payload: Payload | None
+    payload: TransferredBytes | None
     samples: int | None = None
     threshold: float | None = None
     combined: float | None = None
@@ -107,7 +107,7 @@ class Participant:
     steps: int | None
     training: tuple[Measurement, ...]
     tests: tuple[Measurement, ...]
-    payload: Payload | None
+    payload: TransferredBytes | None
 
     @property
     def last(self) -> Measurement | None:

@@ -7,24 +7,29 @@ round, and what it had recorded of later ones is taken back.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from pydantic import BaseModel, NonNegativeInt, PositiveInt
 
 from hetero_common.agreement.plan import Plan
 from hetero_common.agreement.steps import steps_from_text, steps_to_text
-
-Event = Mapping[str, Any]
-"""One object of metrics.jsonl."""
+from hetero_common.records.events import (
+    DeviceRound,
+    Finished,
+    Joined,
+    Left,
+    LocalRound,
+    Released,
+    Resumed,
+    RoundClosed,
+)
+from hetero_common.records.history import Recorded, last_run, surviving
 
 _FOR_GOOD = ("LEFT", "EVICTED")
 """States in which a client that has left is not waited for."""
 
 
 @dataclass(frozen=True)
-class Tally:
+class ClientAudit:
     """What one client gave to the server model.
 
     Attributes:
@@ -51,19 +56,20 @@ class Audit:
         findings: A sentence for each thing that is wrong.
     """
 
-    clients: list[Tally]
+    clients: list[ClientAudit]
     rounds: int
     resumed: int
     is_finished: bool
     findings: list[str]
 
 
-class _Round(BaseModel, frozen=True):
-    """A `round` event, as far as it matters here."""
+@dataclass(frozen=True)
+class _Round:
+    """A client's part of a round, as far as it matters here."""
 
     client: str
-    round: NonNegativeInt
-    steps: PositiveInt
+    round: int
+    steps: int
     applied: str
 
 
@@ -84,29 +90,19 @@ class _History:
     absences: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     released: set[tuple[str, int]] = field(default_factory=set)
 
-    def take_back(self, after: int) -> None:
-        """Forget what happened in the rounds after this one."""
-        self.resumed += 1
-        self.is_finished = False
-        self.records = [record for record in self.records if record.round <= after]
-        self.released = {(client, round_) for client, round_ in self.released if round_ <= after}
-        for rounds in self.absences.values():
-            rounds[:] = [round_ for round_ in rounds if round_ <= after]
 
-
-def audit(events: Iterable[Event], plan: Plan) -> Audit:
+def audit(recorded: Iterable[Recorded], plan: Plan) -> Audit:
     """Look through what a server, or the simulator, has recorded.
 
     Args:
-        events: Of its whole run directory, in order. Of several runs the last one counts.
+        recorded: All of its run directory, in order. Of several runs the last one counts.
         plan: The agreement of the run.
 
     Raises:
-        ValueError: An event lacks what such an event has.
-        KeyError: Likewise.
-        TypeError: Likewise.
+        ValueError: An event contradicts what such an event says.
     """
-    history = _read(events)
+    own = last_run(recorded)
+    history = _read(surviving(own))
     findings = [
         *_order_findings(history.records),
         *_step_findings(history),
@@ -114,7 +110,7 @@ def audit(events: Iterable[Event], plan: Plan) -> Audit:
         *_gap_findings(history),
     ]
     return Audit(
-        [_tally(client, history) for client in sorted({r.client for r in history.records})],
+        [_client_audit(client, history) for client in sorted({r.client for r in history.records})],
         len({record.round for record in history.records}),
         history.resumed,
         history.is_finished,
@@ -122,24 +118,28 @@ def audit(events: Iterable[Event], plan: Plan) -> Audit:
     )
 
 
-def _read(events: Iterable[Event]) -> _History:
-    history, run = _History(), None
-    for event in events:
-        match event["event"]:
-            case "started" if event["run"] != run:
-                history, run = _History(), event["run"]
-            case "joined":
-                history.shards[event["client"]].add(int(event["shard_size"]))
-            case "round":
-                history.records.append(_Round.model_validate(event))
-            case "released":
-                history.released.add((event["client"], int(event["round"])))
-                history.absences[event["client"]].append(int(event["round"]))
-            case "left" if event["state"] in _FOR_GOOD:
-                history.absences[event["client"]].append(int(event["round"]))
-            case "resumed":
-                history.take_back(int(event["round"]))
-            case "finished":
+def _read(recorded: Iterable[Recorded]) -> _History:
+    history = _History()
+    for each in recorded:
+        match each.event:
+            case Joined(client, shard_size=int() as shard_size):
+                history.shards[client].add(shard_size)
+            case RoundClosed(round=round_, client=client) as closed:
+                if closed.steps is None or closed.applied is None:
+                    raise ValueError("it tells neither steps nor which were applied")
+                record = _Round(client, round_, closed.steps, closed.applied)
+                history.records.append(record)
+            case DeviceRound() | LocalRound():
+                raise ValueError("a round tells its client, its steps and which were applied")
+            case Released(client, round_):
+                history.released.add((client, round_))
+                history.absences[client].append(round_)
+            case Left(client, state, round_) if state in _FOR_GOOD:
+                history.absences[client].append(round_)
+            case Resumed():
+                history.resumed += 1
+                history.is_finished = False
+            case Finished():
                 history.is_finished = True
     return history
 
@@ -215,11 +215,11 @@ def _gap_findings(history: _History) -> Iterator[str]:
                 yield f"{client}, round {round_}: there is no record, and nothing says it was away"
 
 
-def _tally(client: str, history: _History) -> Tally:
+def _client_audit(client: str, history: _History) -> ClientAudit:
     own = [record for record in history.records if record.client == client]
     released = sorted(round_ for name, round_ in history.released if name == client)
     steps = sum(len(steps_from_text(record.applied)) for record in own)
-    return Tally(client, len(own), steps, tuple(released))
+    return ClientAudit(client, len(own), steps, tuple(released))
 
 
 def _named(steps: Collection[int]) -> str:

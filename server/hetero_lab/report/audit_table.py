@@ -10,8 +10,9 @@ from rich.table import Table
 
 from hetero_common.agreement.steps import steps_to_text
 from hetero_common.errors import HeteroError, SettingsError
+from hetero_common.records.events import DeviceJoined, WholeRound
+from hetero_common.records.history import read_history
 from hetero_common.records.rundir import METRICS_FILE, read_plan
-from hetero_lab.reading.history import read_history
 from hetero_lab.report.audit import Audit, audit
 
 
@@ -32,14 +33,15 @@ def audit_runs(runs: Sequence[Path]) -> None:
 
 def _audit(run: Path) -> Audit:
     plan = read_plan(run)
-    events = read_history(run)
-    if any(event.get("event") == "joined" and "run" in event for event in events):
+    recorded = read_history(run).whole()
+    events = [each.event for each in recorded]
+    if any(isinstance(event, DeviceJoined) for event in events):
         raise SettingsError(f"{run} is a client's run: name the run directory of its server")
-    if any(event.get("event") == "round" and "client" not in event for event in events):
+    if any(isinstance(event, WholeRound) for event in events):
         raise SettingsError(f"{run} is a centralized run: it has no clients to look at")
     try:
-        return audit(events, plan)
-    except (ValueError, KeyError, TypeError):
+        return audit(recorded, plan)
+    except ValueError:
         raise SettingsError(
             f"{run / METRICS_FILE} is damaged: an event lacks what docs/runs.md says it has"
         ) from None

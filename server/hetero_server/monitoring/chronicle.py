@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
+from hetero_common.records.events import CheckpointWritten, Evaluated, Event, Resumed, RoundClosed
+from hetero_common.records.history import Recorded
+from hetero_common.records.rendering import in_words
 from hetero_server.monitoring.series import Series
 
 _EVENTS = 100
@@ -48,8 +49,8 @@ class Chronicle:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.happenings: deque[Happening] = deque(maxlen=_EVENTS)
-        self.rounds: dict[str, Mapping[str, Any]] = {}
-        self.evaluations: dict[str, Mapping[str, Any]] = {}
+        self.rounds: dict[str, RoundClosed] = {}
+        self.evaluations: dict[str, Evaluated] = {}
         self.accuracies = Series(
             ("exit_accuracy", "server_accuracy", "threshold_accuracy", "offload_share")
         )
@@ -59,16 +60,14 @@ class Chronicle:
         self._closings: deque[tuple[float, int]] = deque(maxlen=_PACE_ROUNDS)
         self._trained: dict[str, deque[tuple[float, int]]] = {}
 
-    def observe(self, event: str, **fields: Any) -> None:
+    def observe(self, event: Event) -> None:
         """An event of now."""
-        self._note(self._clock(), event, fields)
+        self._note(self._clock(), event)
 
-    def replay(self, events: Iterable[Mapping[str, Any]]) -> None:
-        """Events of a metrics.jsonl, written by a process before this one."""
-        for event in events:
-            fields = {k: v for k, v in event.items() if k not in ("event", "time", "seconds")}
-            with contextlib.suppress(KeyError):  # an older version has recorded it
-                self._note(event["time"], event["event"], fields)
+    def replay(self, recorded: Iterable[Recorded]) -> None:
+        """Events that a process before this one has recorded."""
+        for each in recorded:
+            self._note(each.time, each.event)
         self._closings.clear()  # how fast the run was then says nothing of now
         self._trained.clear()
 
@@ -95,20 +94,21 @@ class Chronicle:
         seconds = trained[-1][0] - trained[0][0]
         return sum(samples for _, samples in trained[1:]) / seconds if seconds > 0 else None
 
-    def _note(self, now: float, kind: str, fields: Mapping[str, Any]) -> None:
-        match kind:
-            case "round":
-                self._note_round(now, fields)
-            case "evaluation":
-                self.evaluations[fields["client"]] = fields
-                self.accuracies.add(fields["round"], fields["cut_layer"], fields)
-            case "checkpoint" if fields["failed"] is None:
+    def _note(self, now: float, event: Event) -> None:
+        match event:
+            case RoundClosed():
+                self._note_round(now, event)
+            case Evaluated():
+                self.evaluations[event.client] = event
+                self.accuracies.add(event.round, event.cut_layer or 0, vars(event))
+            case CheckpointWritten(failed=None):
                 self.saved_at = now
-            case "resumed":
-                self.accuracies.forget_after(fields["round"])
-                self.losses.forget_after(fields["round"])
-        if kind in _TEXTS:
-            self._tell(Happening(now, kind, _TEXTS[kind](fields)))
+            case Resumed(round_):
+                self.accuracies.forget_after(round_)
+                self.losses.forget_after(round_)
+        text = in_words(event)
+        if text:
+            self._tell(Happening(now, event.kind, text))
 
     def _tell(self, happening: Happening) -> None:
         """Of checkpoints in a row the last one is told: they must not push out all else."""
@@ -117,49 +117,10 @@ class Chronicle:
             self.happenings.pop()
         self.happenings.append(happening)
 
-    def _note_round(self, now: float, fields: Mapping[str, Any]) -> None:
-        client, round_ = fields["client"], fields["round"]
-        self.rounds[client] = fields
-        self.losses.add(round_, fields["cut_layer"], fields)
-        trained = self._trained.setdefault(client, deque(maxlen=_RATE_ROUNDS))
-        trained.append((now, fields["samples"]))
-        if not self._closings or self._closings[-1][1] != round_:
-            self._closings.append((now, round_))
-
-
-def _left(fields: Mapping[str, Any]) -> str:
-    what = {
-        "LEFT": "has left",
-        "STALE": "lost its connection, and may come back",
-        "EVICTED": "was sent away",
-    }
-    reason = fields.get("reason")
-    return f"{fields['client']} {what[fields['state']]}" + (f" ({reason})" if reason else "")
-
-
-def _checkpoint(fields: Mapping[str, Any]) -> str:
-    if fields["failed"]:
-        return f"the run could not be saved: {fields['failed']}"
-    if fields["round"] < 0:
-        return "the run was saved before its first round"
-    return f"the run was saved after round {fields['round'] + 1}"
-
-
-_TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "started": lambda f: f"the run {f['run']} has started",
-    "joined": lambda f: (
-        f"{f['client']} joined with cut layer {f['cut_layer']} and {f['shard_size']:,} images"
-    ),
-    "returned": lambda f: f"{f['client']} is back in round {f['round'] + 1}",
-    "left": _left,
-    "released": lambda f: f"round {f['round'] + 1} goes on without {f['client']}: {f['why']}",
-    "quarantined": lambda f: f"{f['client']} was sent away for outliers ({f['statistic']})",
-    "left_out": lambda f: (
-        f"the weights of {f['client']} are in no average of round {f['round'] + 1}: "
-        f"their {f['statistic']} is far beyond the others'"
-    ),
-    "checkpoint": _checkpoint,
-    "resumed": lambda f: "the run goes on from its last checkpoint",
-    "finished": lambda f: f"all {f['rounds']} rounds are done",
-}
-"""Of each kind of event that is told in words."""
+    def _note_round(self, now: float, event: RoundClosed) -> None:
+        self.rounds[event.client] = event
+        self.losses.add(event.round, event.cut_layer or 0, vars(event))
+        trained = self._trained.setdefault(event.client, deque(maxlen=_RATE_ROUNDS))
+        trained.append((now, event.samples))
+        if not self._closings or self._closings[-1][1] != event.round:
+            self._closings.append((now, event.round))

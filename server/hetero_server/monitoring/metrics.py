@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,6 +19,7 @@ from prometheus_client import (
 from prometheus_client.registry import Collector
 
 from hetero_common.errors import HeteroError, ServerFault
+from hetero_common.records.events import CheckpointWritten, Event, Left, Released, RoundClosed
 from hetero_server.run.work import BoundaryWork, Outcome, SaveWork, StepWork, Work
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # not annotated
@@ -129,19 +129,19 @@ class Metrics:
         """A call was refused."""
         self._refusals.labels(type(error).__name__).inc()
 
-    def observe(self, event: str, **fields: Any) -> None:
+    def observe(self, event: Event) -> None:
         """An event of the run."""
         match event:
-            case "left" if fields["state"] == "EVICTED":
-                self._evictions.labels(fields["reason"] or ServerFault.__name__).inc()
-            case "left" if fields["state"] == "STALE":
+            case Left(state="EVICTED", reason=reason):
+                self._evictions.labels(reason or ServerFault.__name__).inc()
+            case Left(state="STALE"):
                 self._disconnections.inc()
-            case "released":
+            case Released():
                 self._releases.inc()
-            case "round":
-                self._outliers.inc(fields["outliers"])
-            case "checkpoint":
-                self._checkpoints.labels("failed" if fields["failed"] else "written").inc()
+            case RoundClosed(outliers=outliers):
+                self._outliers.inc(outliers)
+            case CheckpointWritten(failed=failed):
+                self._checkpoints.labels("failed" if failed else "written").inc()
 
     def _note_closing(self) -> None:
         now = self._clock()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from hetero_common.agreement.plan import Plan
 from hetero_common.agreement.status import MemberStatus, RunStatus
+from hetero_common.records.events import Event
+from hetero_common.records.history import Recorded
 from hetero_common.records.logs import RoundLines
 from hetero_server.monitoring.chronicle import Chronicle
 from hetero_server.monitoring.metrics import Metrics
@@ -41,15 +42,15 @@ class Monitor:
         self._run: Watched | None = None
         self._about: tuple[str, str] = ("", "")
 
-    def observe(self, event: str, **fields: Any) -> None:
+    def observe(self, event: Event) -> None:
         """An event of the run, as docs/runs.md describes them."""
-        self.chronicle.observe(event, **fields)
-        self.metrics.observe(event, **fields)
+        self.chronicle.observe(event)
+        self.metrics.observe(event)
 
-    def replay(self, events: Iterable[Mapping[str, Any]]) -> None:
+    def replay(self, recorded: Iterable[Recorded]) -> None:
         """What the run recorded before this process took it up; from any thread."""
         chronicle = Chronicle(self._clock)
-        chronicle.replay(events)
+        chronicle.replay(recorded)
         self.chronicle = chronicle
 
     def performed(self, work: Work, outcome: Outcome, seconds: float) -> None:
@@ -96,7 +97,7 @@ class Monitor:
         return self.chronicle.seconds_left(plan.rounds)
 
     def _member(self, member: Member) -> MemberStatus:
-        last = self.chronicle.evaluations.get(member.client_id, {})
+        last = self.chronicle.evaluations.get(member.client_id)
         heard = member.heard_at
         return MemberStatus(
             member.client_id,
@@ -109,8 +110,8 @@ class Monitor:
             member.traffic.bytes_out,
             None if heard is None else max(0.0, self._clock() - heard),
             len(member.progress.queue),
-            last.get("exit_accuracy"),
-            last.get("server_accuracy"),
-            last.get("threshold_accuracy"),
-            last.get("offload_share"),
+            last.exit_accuracy if last else None,
+            last.server_accuracy if last else None,
+            last.threshold_accuracy if last else None,
+            last.offload_share if last else None,
         )

@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from hetero_common.records.events import Event
 from hetero_common.version import __version__
 from hetero_server.monitoring.chronicle import Chronicle
 from hetero_server.monitoring.watched import Watched
@@ -119,19 +120,20 @@ class Readings(Collector):
         evaluated = [(m, self._chronicle.evaluations.get(m.client_id)) for m in shown]
         for side in ("exit", "server"):
             accuracies = {
-                (member.client_id, str(member.cut_layer)): last[f"{side}_accuracy"]
+                (member.client_id, str(member.cut_layer)): accuracy
                 for member, last in evaluated
-                if last is not None
+                if (accuracy := getattr(last, f"{side}_accuracy", None)) is not None
             }
             text = f"Accuracy of the {side} on a client's test images, at its last evaluation."
             yield _family(f"client_{side}_accuracy_ratio", text, accuracies, *labels)
 
 
-def _means(records: Iterable[Mapping[str, Any]], field: str) -> dict[tuple[str, ...], float]:
+def _means(records: Iterable[Event], field: str) -> dict[tuple[str, ...], float]:
     values: dict[int, list[float]] = {}
     for record in records:
-        if record.get(field) is not None:
-            values.setdefault(record["cut_layer"], []).append(record[field])
+        value = getattr(record, field)
+        if value is not None:
+            values.setdefault(getattr(record, "cut_layer", None) or 0, []).append(value)
     return {(str(cut),): sum(each) / len(each) for cut, each in sorted(values.items())}
 
 

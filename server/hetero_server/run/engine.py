@@ -30,6 +30,7 @@ from hetero_common.agreement.control import (
 from hetero_common.agreement.plan import Plan
 from hetero_common.errors import HeteroError, NotTraining, StepGap
 from hetero_common.records.checkpoints import BEFORE_FIRST, Checkpoint
+from hetero_common.records.events import CheckpointWritten, Finished, Observer, Resumed
 from hetero_common.tensors.weights import Weights
 from hetero_server.learning.aggregation import BoundaryResult
 from hetero_server.learning.initial_model import InitialModel
@@ -44,7 +45,7 @@ from hetero_server.run.orders import Order
 from hetero_server.run.performer import Performer
 from hetero_server.run.phase import Phase
 from hetero_server.run.quarantine import Quarantine
-from hetero_server.run.roster import Observer, Roster, contributions
+from hetero_server.run.roster import Roster, contributions
 from hetero_server.run.work import BoundaryWork, Outcome, Part, Saved, SaveWork, StepWork, Work
 
 _FINISH = Finish("all rounds are done")
@@ -77,7 +78,7 @@ class Engine:
         credits: int = 4,
         quarantine: int = 0,
         uniform_weights: bool = False,
-        observe: Observer = lambda event, **fields: None,
+        observe: Observer = lambda event: None,
         saving: Saving | None = None,
     ) -> None:
         self.plan = plan
@@ -230,7 +231,7 @@ class Engine:
         checks.require_report(evaluation, self.plan.classes)
         checks.require_asked(member, evaluation.round)
         member.progress.evaluation = evaluation
-        self._observe("evaluation", **member.evaluation_record(evaluation))
+        self._observe(member.evaluated(evaluation))
         self._advance()
 
     # What there is to compute.
@@ -265,7 +266,7 @@ class Engine:
             case BoundaryWork(), BoundaryResult() as result:
                 self._book_boundary(result)
             case SaveWork(round_), Saved(failed):
-                self._observe("checkpoint", round=round_, failed=failed)
+                self._observe(CheckpointWritten(round_, failed))
 
     def predict(self, activation: Tensor, cut_layer: int, client_id: str | None) -> Tensor:
         """Class probabilities (B, classes); runs in the compute thread."""
@@ -288,7 +289,7 @@ class Engine:
         if checkpoint is None:
             self._agenda.add(save_work(BEFORE_FIRST, (), self.shared, None, {}))
             return
-        self._observe("resumed", round=checkpoint.round)
+        self._observe(Resumed(checkpoint.round))
         if checkpoint.round != BEFORE_FIRST:
             self._resume(checkpoint)
 
@@ -361,8 +362,7 @@ class Engine:
     def _book_boundary(self, result: BoundaryResult) -> None:
         participants = self.roster.participants()
         for member in participants:
-            moved = result.norms[member.client_id]
-            self._observe("round", round=self.round, **member.round_record(), **moved)
+            self._observe(member.closed(self.round, result.norms[member.client_id]))
             self._quarantine.judge_push(member, result.left_out.get(member.client_id), self.round)
         if result.shared is not None:
             self.shared.take(result.shared)
@@ -394,7 +394,7 @@ class Engine:
             self.phase = Phase.FINISHED
             for member in self.roster.attached():
                 member.outbox.append(_FINISH)
-            self._observe("finished", rounds=self.plan.rounds)
+            self._observe(Finished(self.plan.rounds))
         else:
             self.round += 1
             self._start_round()

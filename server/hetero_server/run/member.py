@@ -15,6 +15,7 @@ from typing_extensions import Self
 from hetero_common.agreement.control import Directive, Evaluate, Evaluation, RoundDone, StartRound
 from hetero_common.agreement.steps import steps_to_text
 from hetero_common.errors import HeteroError
+from hetero_common.records.events import Evaluated, RoundClosed
 from hetero_common.tensors.codec import Payload
 from hetero_common.tensors.weights import Weights
 from hetero_server.learning.step_outcome import StepOutcome
@@ -341,28 +342,30 @@ class Member:
             self.traffic.bytes_returned += outcome.feedback.data.nbytes
         self.outbox.append(ack)
 
-    def round_record(self) -> dict[str, Any]:
-        """What is recorded of its round."""
+    def closed(self, round_: int, moved: Mapping[str, Any]) -> RoundClosed:
+        """What is recorded of a round of its own, with how far its weights have moved."""
         report = self.progress.report
-        return {
-            "client": self.client_id,
-            "cut_layer": self.cut_layer,
-            "steps": self.steps,
-            "applied": steps_to_text(self.progress.applied_steps),
+        return RoundClosed(
+            round=round_,
+            client=self.client_id,
+            cut_layer=self.cut_layer,
+            steps=self.steps,
+            applied=steps_to_text(self.progress.applied_steps),
             **self.progress.tally.record(),
-            "exit_loss": report.exit_loss if report else None,
-            "exit_train_accuracy": report.exit_accuracy if report else None,
+            exit_loss=report.exit_loss if report else None,
+            exit_train_accuracy=report.exit_accuracy if report else None,
             **vars(self.traffic),
-        }
+            **moved,
+        )
 
-    def evaluation_record(self, evaluation: Evaluation) -> dict[str, Any]:
+    def evaluated(self, evaluation: Evaluation) -> Evaluated:
         """What is recorded of an evaluation of its own."""
-        return {
-            "client": self.client_id,
-            "cut_layer": self.cut_layer,
+        return Evaluated(
+            client=self.client_id,
+            cut_layer=self.cut_layer,
             **vars(self.traffic),
             **evaluation.record(),
-        }
+        )
 
     def kept(self) -> dict[str, Any]:
         """What a checkpoint keeps of it, as JSON has it."""

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 
 from hetero_common.agreement.plan import Plan
 from hetero_common.errors import Quarantined
+from hetero_common.records.events import LeftOut, Observer, QuarantineEntered
 from hetero_server.learning.outliers import Outlier, RecentSteps, harmless
 from hetero_server.learning.step_outcome import StepOutcome
 from hetero_server.run.member import Batch, Member, MemberState
-from hetero_server.run.roster import Observer, Roster
+from hetero_server.run.roster import Roster
 from hetero_server.run.work import BoundaryWork
 
 log = logging.getLogger(__name__)
@@ -75,8 +76,7 @@ class Quarantine:
                 "round %d leaves out the weights of client %s: %s is %.3g, usually %.3g",
                 *(round_, member.client_id, outlier.statistic, outlier.value, outlier.usual),
             )
-            fields = {"client": member.client_id, "round": round_, **vars(outlier)}
-            self._observe("left_out", **fields)
+            self._observe(LeftOut(member.client_id, round_, **vars(outlier)))
         self._count(member, "pushes", outlier, round_, None)
 
     def cleared(self, work: BoundaryWork) -> BoundaryWork:
@@ -101,7 +101,7 @@ class Quarantine:
             *(client_id, sum(verdicts), len(verdicts), kind),
             *(outlier.statistic, outlier.value, outlier.usual),
         )
-        self._observe("quarantined", client=client_id, round=round_, step=step, **vars(outlier))
+        self._observe(QuarantineEntered(client_id, round_, step, **vars(outlier)))
         self.held[client_id] = outlier.statistic
         error = Quarantined(client_id, _WORDS[outlier.statistic])
         self._roster.dismiss(member, MemberState.EVICTED, error, round_)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from hetero_common.agreement.control import Evaluate, StartRound
 from hetero_common.agreement.plan import Plan
 from hetero_common.errors import HeteroError, RefusedInput, Superseded
+from hetero_common.records.events import Joined, Left, Observer, Released, Returned
 from hetero_server.learning.aggregation import Contribution
 from hetero_server.learning.initial_model import InitialModel
 from hetero_server.run.checks import require_class_counts
@@ -17,9 +18,6 @@ from hetero_server.run.member import GONE, GONE_FOR_GOOD, Identity, Member, Memb
 from hetero_server.run.work import JoinWork, LeaveWork
 
 log = logging.getLogger(__name__)
-
-Observer = Callable[..., None]
-"""(event, **fields): called for everything a run records."""
 
 
 class Roster:
@@ -103,19 +101,14 @@ class Roster:
         heir = self.members[client_id] = known.succeed()
         heir.base = known.completed if known.completed in held else None
         first = heir.progress.received if heir.is_awaited else None
-        self._observe("returned", client=client_id, round=round_, base=heir.base, first_step=first)
+        self._observe(Returned(client_id, round_, heir.base, first))
         return heir
 
     def _join(self, identity: Identity, round_: int) -> Member:
         member = Member(identity, next(self._memberships))
         self.members[identity.client_id] = member
-        self._observe(
-            "joined",
-            client=identity.client_id,
-            cut_layer=identity.cut_layer,
-            shard_size=identity.shard_size,
-            round=round_,
-        )
+        joined = Joined(identity.client_id, identity.cut_layer, identity.shard_size, round_)
+        self._observe(joined)
         return member
 
     def take_back(self, member: Member, evaluating: bool, round_: int) -> None:
@@ -173,13 +166,7 @@ class Roster:
         self, member: Member, round_: int, error: HeteroError | None = None
     ) -> None:
         reason = None if error is None else type(error).__name__
-        self._observe(
-            "left",
-            client=member.client_id,
-            state=member.state.name,
-            round=round_,
-            reason=reason,
-        )
+        self._observe(Left(member.client_id, member.state.name, round_, reason))
 
     def _forget_stranger(self, member: Member) -> None:
         """Who was never told to train has left nothing to remember it by."""
@@ -191,7 +178,7 @@ class Roster:
         member.released = True
         member.progress.drop_queue()
         log.warning("round %d goes on without client %s: %s", round_, member.client_id, why)
-        self._observe("released", client=member.client_id, round=round_, why=why)
+        self._observe(Released(member.client_id, round_, why))
 
     def house(self, member: Member) -> None:
         """See to it that the strategy holds server layers for a member."""

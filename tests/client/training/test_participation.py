@@ -19,7 +19,14 @@ from hetero_client.progress import Progress
 from hetero_client.training.checkpointing import Keeping
 from hetero_client.training.participation import Identity, Participation
 from hetero_client.training.trainer import PrefixTrainer
-from hetero_common.agreement.control import Directive, Evaluate, Finish, RoundDone, StartRound
+from hetero_common.agreement.control import (
+    Directive,
+    Evaluate,
+    Evaluation,
+    Finish,
+    RoundDone,
+    StartRound,
+)
 from hetero_common.agreement.plan import Plan
 from hetero_common.errors import Mismatch, ServerUnreachable, Superseded, UnknownSession
 from hetero_common.records.cadence import Cadence
@@ -80,7 +87,7 @@ class Scene:
             Shard(torch.zeros(10, 3, 8, 8, dtype=torch.uint8), torch.zeros(10, dtype=torch.int64)),
             rule=DEFAULT_RULE,
             eval_samples=10,
-            record=run_dir.event,
+            record=run_dir.record,
             states=Keeping(self.store, Cadence(self.seconds)),
             journal=None,
             watchers=[create_autospec(Progress, instance=True)],
@@ -203,7 +210,7 @@ def test_a_round_under_way_is_left_for_an_evaluation_that_comes_before_it(
     scene.trainer.backward.side_effect = lambda *_: order.append("step")
     scene.trainer.restore.side_effect = lambda _: order.append("restore")
     scene.trainer.pull.side_effect = lambda _: order.append("pull")
-    evaluation = Mock(**{"record.return_value": {}})
+    evaluation = Evaluation(2, 10, 0.5, 0.5, 0.5, 0.5, 0.5)
     monkeypatch.setattr(
         "hetero_client.training.participation.evaluate", lambda *_, **__: evaluation
     )

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hetero_common.errors import HeteroError, SettingsError
-from hetero_common.records.rundir import METRICS_FILE, RunDir, read_events
+from hetero_common.records.events import (
+    Finished,
+    Joined,
+    LocalRound,
+    Started,
+    WholeEvaluated,
+    WholeRound,
+)
+from hetero_common.records.history import read_records
+from hetero_common.records.rundir import METRICS_FILE, RunDir
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -19,19 +28,20 @@ if TYPE_CHECKING:
 
 def test_events_are_kept_in_order_with_their_fields(tmp_path: Path) -> None:
     with RunDir(tmp_path / "runs" / "one") as run_dir:
-        run_dir.event("joined", client="phöne\n1", cut_layer=3)
-        run_dir.event("round", round=0, loss=0.25, exit_loss=None)
-        events = read_events(run_dir.path)  # readable while the run goes on
+        run_dir.record(Joined("phöne\n1", 3))
+        run_dir.record(LocalRound("a", 0, 0.25, None))
+        events = read_records(run_dir.path)  # readable while the run goes on
     assert [event["event"] for event in events] == ["joined", "round"]
     assert events[0]["client"] == "phöne\n1"
-    assert (events[1]["round"], events[1]["loss"], events[1]["exit_loss"]) == (0, 0.25, None)
+    told = [events[1][name] for name in ("round", "exit_loss", "exit_accuracy")]
+    assert told == [0, 0.25, None]
     assert all(event["seconds"] >= 0 and event["time"] > 1.7e9 for event in events)
 
 
 def test_each_event_is_a_line_of_json(tmp_path: Path) -> None:
     with RunDir(tmp_path) as run_dir:
-        run_dir.event("joined", client="a\nb\u2028c")
-        run_dir.event("finished")
+        run_dir.record(Joined("a\nb\u2028c", 1))
+        run_dir.record(Finished(1))
     lines = (tmp_path / METRICS_FILE).read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["joined", "finished"]
 
@@ -39,27 +49,27 @@ def test_each_event_is_a_line_of_json(tmp_path: Path) -> None:
 def test_a_resumed_run_appends(tmp_path: Path) -> None:
     for number in range(2):
         with RunDir(tmp_path) as run_dir:
-            run_dir.event("round", round=number)
-    assert [event["round"] for event in read_events(tmp_path)] == [0, 1]
+            run_dir.record(WholeRound(number, 0.5))
+    assert [event["round"] for event in read_records(tmp_path)] == [0, 1]
 
 
 def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:
     with RunDir(tmp_path) as run_dir:
-        run_dir.event("round", round=0)
-        run_dir.event("round", round=1)
+        run_dir.record(WholeRound(0, 0.5))
+        run_dir.record(WholeRound(1, 0.5))
     whole = (tmp_path / METRICS_FILE).read_bytes()
     first = whole.index(b"\n") + 1
     for length in range(first, len(whole) - 1):
         (tmp_path / METRICS_FILE).write_bytes(whole[:length])
-        assert [event["round"] for event in read_events(tmp_path)] == [0], length
+        assert [event["round"] for event in read_records(tmp_path)] == [0], length
 
 
 def test_a_line_cut_short_costs_no_event_of_the_resumed_run(tmp_path: Path) -> None:
     (tmp_path / METRICS_FILE).write_text('{"event": "round", "round": 0}\n{"event": "rou')
     with RunDir(tmp_path) as run_dir:
-        run_dir.event("round", round=1)
-        run_dir.event("round", round=2)
-    assert [event["round"] for event in read_events(tmp_path)] == [0, 1, 2]
+        run_dir.record(WholeRound(1, 0.5))
+        run_dir.record(WholeRound(2, 0.5))
+    assert [event["round"] for event in read_records(tmp_path)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("data", ["größe: 1\n", b"\x00\xff"])
@@ -137,17 +147,17 @@ def test_a_full_disk_costs_no_event_once_there_is_room_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with RunDir(tmp_path) as run_dir:
-        run_dir.event("round", round=0)
+        run_dir.record(WholeRound(0, 0.5))
         size = (tmp_path / METRICS_FILE).stat().st_size
         disk = on_a_disk(run_dir)
         disk.room = size // 2
         for number in range(1, 4):
-            run_dir.event("round", round=number)
+            run_dir.record(WholeRound(number, 0.5))
         assert (tmp_path / METRICS_FILE).stat().st_size == size + size // 2
-        assert [event["round"] for event in read_events(tmp_path)] == [0]
+        assert [event["round"] for event in read_records(tmp_path)] == [0]
         disk.room = 10 * size
-        run_dir.event("round", round=4)
-    assert [event["round"] for event in read_events(tmp_path)] == [0, 1, 2, 3, 4]
+        run_dir.record(WholeRound(4, 0.5))
+    assert [event["round"] for event in read_records(tmp_path)] == [0, 1, 2, 3, 4]
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
 
 
@@ -156,8 +166,8 @@ def test_events_that_are_never_written_are_said_to_be_lost(
 ) -> None:
     with RunDir(tmp_path) as run_dir:
         on_a_disk(run_dir)
-        run_dir.event("round", round=0)
-    assert read_events(tmp_path) == []
+        run_dir.record(WholeRound(0, 0.5))
+    assert read_records(tmp_path) == []
     assert "No space left on device" in caplog.messages[0]
     assert "they are lost" in caplog.messages[1]
 
@@ -172,15 +182,14 @@ def test_a_run_directory_that_can_not_be_written_is_named(tmp_path: Path) -> Non
 def test_with_tensorboard_the_numbers_of_rounds_are_scalars(tmp_path: Path) -> None:
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     with RunDir(tmp_path, tensorboard=True) as run_dir:
-        run_dir.event("started", run="run-1")
+        run_dir.record(Started("run-1"))
         for round_ in range(3):
-            fields = {"client": "board-1", "cut_layer": 3, "applied": "0-7", "exit_loss": None}
-            run_dir.event("round", round=round_, server_loss=2.0 - round_, **fields)
-        run_dir.event("evaluation", round=2, accuracy=0.5)
+            run_dir.record(LocalRound("board-1", round_, 2.0 - round_, None))
+        run_dir.record(WholeEvaluated(2, 10, accuracy=0.5))
     read = accumulators.EventAccumulator(str(tmp_path / "tensorboard"))
     read.Reload()
-    assert sorted(read.Tags()["scalars"]) == ["accuracy", "server_loss/board-1"]
-    losses = [(event.step, event.value) for event in read.Scalars("server_loss/board-1")]
+    assert sorted(read.Tags()["scalars"]) == ["accuracy", "exit_loss/board-1", "samples"]
+    losses = [(event.step, event.value) for event in read.Scalars("exit_loss/board-1")]
     assert losses == [(0, 2.0), (1, 1.0), (2, 0.0)]
 
 

@@ -14,20 +14,15 @@ import torch
 from hetero_common.agreement.control import OperatingPoint
 from hetero_common.errors import HeteroError, SettingsError
 from hetero_common.models.split import activation_shapes
-from hetero_common.records.rundir import (
-    METRICS_FILE,
-    PLAN_FILE,
-    SETTINGS_FILE,
-    read_events,
-    read_plan,
-)
+from hetero_common.records.history import read_records
+from hetero_common.records.rundir import METRICS_FILE, PLAN_FILE, SETTINGS_FILE, read_plan
 from hetero_common.tensors.weight_delta import pack
 from hetero_common.tensors.weights import read_file, tensors_to_bytes
 from hetero_common.version import __version__
 from hetero_lab.methods import METHODS
 from hetero_lab.methods.undivided import whole_model
 from hetero_lab.reading.reader import read_run
-from hetero_lab.reading.run import Curve, Payload, Source
+from hetero_lab.reading.run import Curve, Source, TransferredBytes
 from lab.test_simulation import SMALL
 from support.sample_runs import PLAN, evaluation_event, joined, round_event, write_run
 
@@ -47,7 +42,7 @@ def simulated(simulate: Simulate) -> Path:
 
 
 def test_a_simulated_run_is_read_exactly(simulated: Path) -> None:
-    run, events = read_run(simulated), read_events(simulated)
+    run, events = read_run(simulated), read_records(simulated)
     assert run.name == f"{simulated.parent.name}/run"
     assert (run.source, run.method, run.plan) == (
         Source.SIMULATOR,
@@ -92,10 +87,12 @@ def test_payload_is_activations_feedback_and_weights_of_training(simulated: Path
         file = simulated / f"client-{number}.safetensors"
         weights, (held, _) = file.stat().st_size, read_file(file)
         change = len(tensors_to_bytes(pack(held, held, "bf16")))
-        trained = [Payload(n * (5 * batch + change), n * (5 * batch + weights)) for n in (1, 2)]
+        trained = [
+            TransferredBytes(n * (5 * batch + change), n * (5 * batch + weights)) for n in (1, 2)
+        ]
         assert [m.payload for m in each.training] == trained
         # What is averaged is pulled before it is evaluated, so the next round does without.
-        tested = [Payload(p.sent, p.received + weights) for p in trained]
+        tested = [TransferredBytes(p.sent, p.received + weights) for p in trained]
         assert [m.payload for m in each.tests] == tested
         assert each.payload == tested[-1]
 
@@ -167,7 +164,10 @@ def test_bytes_of_a_client_that_joins_anew_are_added(tmp_path: Path) -> None:
         round_event(1, bytes_received=700, **weights),
     ]
     (client,) = read_run(write_run(tmp_path, events)).participants
-    assert [m.payload for m in client.training] == [Payload(1010, 25), Payload(1720, 50)]
+    assert [m.payload for m in client.training] == [
+        TransferredBytes(1010, 25),
+        TransferredBytes(1720, 50),
+    ]
 
 
 def test_a_directory_that_was_used_again_holds_its_last_run(tmp_path: Path) -> None:
@@ -193,7 +193,10 @@ def test_a_client_that_was_started_again_has_sent_what_both_processes_have(tmp_p
     run = read_run(tmp_path)
     (client,) = run.participants
     assert (run.source, run.method) == (Source.CLIENT, "client")
-    assert [m.payload for m in client.training] == [Payload(100, 10), Payload(150, 15)]
+    assert [m.payload for m in client.training] == [
+        TransferredBytes(100, 10),
+        TransferredBytes(150, 15),
+    ]
     assert run.notes == ("Bytes are what the client itself has counted, evaluations included.",)
 
 
@@ -203,7 +206,7 @@ def test_a_client_that_was_started_again_has_sent_what_both_processes_have(tmp_p
 def test_a_run_without_curves_and_bytes_of_weights_says_so(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path, [joined(), round_event(0), evaluation_event(0)]))
     (client,) = run.participants
-    assert client.payload == Payload(1000, 0)
+    assert client.payload == TransferredBytes(1000, 0)
     assert client.last is not None and (client.last.combined, client.last.curve) == (0.7, None)
     assert run.notes == (
         "This run is of a version that has not counted the bytes of weights.",
@@ -241,14 +244,15 @@ def test_incidents_are_told_in_words(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path, [*events, round_event(0)]))
     assert [incident.what for incident in run.incidents] == [
         "the run could not be saved: No space left on device",
-        "the round went on without this client: gone for 60 s",
-        "what this client pushed is in no average: gradient norm of 1.23e+03 where 2 is usual",
+        "round 2 goes on without this client: gone for 60 s",
+        "what this client pushed is in no average of round 2: gradient norm of 1.23e+03 where 2 is "
+        "usual",
         "this client was sent away for the rest of the run: gradient norm of 1.23e+03 where 2 is "
         "usual",
         "this client was sent away, or a newer process has its id",
-        "this client lost its connection",
+        "this client lost its connection, and may come back",
         "the server was started again and went on from its beginning",
-        "it lost the server, was connected again and started anew",
+        "this client lost the server, was connected again and started anew",
     ]
 
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from hetero_common.agreement.plan import Plan
 from hetero_common.agreement.steps import steps_to_text
-from hetero_lab.report.audit import Tally, audit
+from hetero_lab.report.audit import ClientAudit, audit
+from support.events import recorded
 
 Events = list[dict[str, Any]]
 PLAN = Plan(rounds=4, steps_per_round=3)
@@ -20,7 +21,10 @@ def started(run: str = "one") -> dict[str, Any]:
 
 
 def joined(*clients: str) -> Events:
-    return [{"event": "joined", "client": client, "shard_size": 64} for client in clients]
+    return [
+        {"event": "joined", "client": client, "cut_layer": 1, "shard_size": 64}
+        for client in clients
+    ]
 
 
 def closed(round_: int, *clients: str, applied: str = "0-2") -> Events:
@@ -69,7 +73,7 @@ def histories(draw: st.DrawFn, with_releases: bool) -> tuple[Events, Plan]:
 @given(histories(with_releases=True))
 def test_a_correct_history_passes(history: tuple[Events, Plan]) -> None:
     events, plan = history
-    found = audit(events, plan)
+    found = audit(recorded(events), plan)
     assert found.findings == []
     assert found.rounds == plan.rounds
     assert found.resumed == sum(event["event"] == "resumed" for event in events)
@@ -93,7 +97,7 @@ def test_any_step_that_is_lost_repeated_or_swapped_is_found(
     surviving = [e for e in events if e["event"] == "round"][-1]  # nothing is taken back after it
     surviving["applied"] = steps_to_text(steps)
     is_wrong = steps != list(range(plan.steps_per_round))
-    assert bool(audit(events, plan).findings) == is_wrong
+    assert bool(audit(recorded(events), plan).findings) == is_wrong
 
 
 @pytest.mark.parametrize(
@@ -108,36 +112,38 @@ def test_any_step_that_is_lost_repeated_or_swapped_is_found(
 )
 def test_a_finding_says_what_went_wrong_and_where(applied: str, finding: str) -> None:
     events = [started(), *joined("a"), *closed(0, "a"), *closed(1, "a", applied=applied)]
-    assert audit(events, PLAN).findings == [finding]
+    assert audit(recorded(events), PLAN).findings == [finding]
 
 
 @pytest.mark.parametrize(("applied", "steps"), [("", 0), ("0", 1), ("0-1", 2), ("0-2", 3)])
 def test_of_a_released_client_the_first_steps_count(applied: str, steps: int) -> None:
     record = closed(0, "a", applied=applied)
     events = [started(), *joined("a", "b"), released("a", 0), *record, *closed(0, "b")]
-    found = audit(events, PLAN)
+    found = audit(recorded(events), PLAN)
     assert found.findings == []
-    assert found.clients == [Tally("a", 1, steps, (0,)), Tally("b", 1, 3, ())]
+    assert found.clients == [ClientAudit("a", 1, steps, (0,)), ClientAudit("b", 1, 3, ())]
 
 
 @pytest.mark.parametrize("applied", ["1", "0,2", "1,0", "0,0"])
 def test_a_released_client_is_no_excuse_for_gaps(applied: str) -> None:
     record = closed(0, "a", applied=applied)
-    assert audit([started(), *joined("a"), released("a", 0), *record], PLAN).findings != []
+    assert (
+        audit(recorded([started(), *joined("a"), released("a", 0), *record]), PLAN).findings != []
+    )
 
 
 def test_what_a_restart_took_back_does_not_count() -> None:
     lost = [*closed(1, "a", applied="0"), *closed(2, "a"), released("a", 2), FINISHED]
     events = [started(), *joined("a"), *closed(0, "a"), *lost, started(), resumed(0)]
-    found = audit([*events, *closed(1, "a")], PLAN)
+    found = audit(recorded([*events, *closed(1, "a")]), PLAN)
     assert (found.findings, found.rounds, found.resumed) == ([], 2, 1)
-    assert found.clients == [Tally("a", 2, 6, ())]
+    assert found.clients == [ClientAudit("a", 2, 6, ())]
     assert not found.is_finished
 
 
 def test_what_was_recorded_before_the_restart_does_count() -> None:
     events = [started(), *joined("a"), *closed(0, "a"), started(), resumed(0)]
-    assert audit([*events, *closed(0, "a")], PLAN).findings == [
+    assert audit(recorded([*events, *closed(0, "a")]), PLAN).findings == [
         "a, round 0: it is recorded more than once"
     ]
 
@@ -145,19 +151,19 @@ def test_what_was_recorded_before_the_restart_does_count() -> None:
 def test_another_run_of_the_same_directory_counts_alone() -> None:
     events = [started("one"), *joined("a"), *closed(0, "a", applied="0")]
     events += [started("two"), *joined("a"), *closed(0, "a")]
-    assert audit(events, PLAN).findings == []
+    assert audit(recorded(events), PLAN).findings == []
 
 
 def test_rounds_close_one_after_the_other() -> None:
     events = [started(), *joined("a"), *closed(0, "a"), *closed(2, "a"), *closed(1, "a")]
-    assert audit(events, PLAN).findings == ["a, round 1: it is recorded after round 2"]
+    assert audit(recorded(events), PLAN).findings == ["a, round 1: it is recorded after round 2"]
 
 
 def test_a_round_that_nobody_has_a_record_of_is_missed() -> None:
     events = [started(), *joined("a"), *closed(1, "a")]
-    assert audit(events, PLAN).findings == ["no client has a record of round 0"]
+    assert audit(recorded(events), PLAN).findings == ["no client has a record of round 0"]
     events = [started(), *joined("a"), *closed(0, "a"), *closed(1, "a"), FINISHED]
-    assert audit(events, PLAN).findings == ["no client has a record of round 2-3"]
+    assert audit(recorded(events), PLAN).findings == ["no client has a record of round 2-3"]
 
 
 A_WITHOUT_ROUND_1 = [started(), *joined("a", "b"), *closed(0, "a", "b"), *closed(1, "b")]
@@ -166,12 +172,14 @@ A_WITHOUT_ROUND_1 = [started(), *joined("a", "b"), *closed(0, "a", "b"), *closed
 def test_a_record_that_is_missing_as_a_whole_is_missed() -> None:
     finding = "a, round 1: there is no record, and nothing says it was away"
     for later in (closed(2, "a", "b"), closed(2, "b")):
-        assert audit([*A_WITHOUT_ROUND_1, *later], PLAN).findings == [finding]
+        assert audit(recorded([*A_WITHOUT_ROUND_1, *later]), PLAN).findings == [finding]
 
 
 def test_the_newest_round_of_a_run_that_goes_on_may_be_half_written() -> None:
-    assert audit(A_WITHOUT_ROUND_1, PLAN).findings == []
-    assert audit([*A_WITHOUT_ROUND_1, FINISHED], PLAN.model_copy(update={"rounds": 2})).findings
+    assert audit(recorded(A_WITHOUT_ROUND_1), PLAN).findings == []
+    assert audit(
+        recorded([*A_WITHOUT_ROUND_1, FINISHED]), PLAN.model_copy(update={"rounds": 2})
+    ).findings
 
 
 def left(client: str, round_: int, state: str) -> dict[str, Any]:
@@ -190,18 +198,18 @@ def left(client: str, round_: int, state: str) -> dict[str, Any]:
     ],
 )
 def test_who_was_away_has_no_record(away: dict[str, Any], is_explained: bool) -> None:
-    found = audit([*A_WITHOUT_ROUND_1, away, *closed(2, "a", "b")], PLAN)
+    found = audit(recorded([*A_WITHOUT_ROUND_1, away, *closed(2, "a", "b")]), PLAN)
     assert (found.findings == []) == is_explained
 
 
 def test_a_round_has_the_steps_of_the_plan() -> None:
     plan = Plan(rounds=1, steps_per_round=0, batch_size=16)
     events = [started(), *joined("a"), *closed(0, "a")]
-    assert audit(events, plan).findings == [
+    assert audit(recorded(events), plan).findings == [
         "a, round 0: it was to train 3 steps, which is not what it has agreed to"
     ]
     events[1]["shard_size"] = 48
-    assert audit(events, plan).findings == []
+    assert audit(recorded(events), plan).findings == []
 
 
 @pytest.mark.parametrize("name", ["client", "round", "steps", "applied"])
@@ -209,14 +217,14 @@ def test_an_event_without_a_field_is_no_event(name: str) -> None:
     (record,) = closed(0, "a")
     del record[name]
     with pytest.raises(ValueError, match=name):
-        audit([started(), *joined("a"), record], PLAN)
+        audit(recorded([started(), *joined("a"), record]), PLAN)
 
 
 def test_a_round_that_all_of_its_clients_have_left_has_no_record() -> None:
     away: Events = [released("a", 0), left("b", 0, "LEFT")]
     later = [event for round_ in range(1, PLAN.rounds) for event in closed(round_, "b")]
     joins = [started(), *joined("a", "b")]
-    assert audit([*joins, *away, *later, {"event": "finished"}], PLAN).findings == []
-    assert audit([*joins, *later, {"event": "finished"}], PLAN).findings == [
+    assert audit(recorded([*joins, *away, *later, {"event": "finished"}]), PLAN).findings == []
+    assert audit(recorded([*joins, *later, {"event": "finished"}]), PLAN).findings == [
         "no client has a record of round 0"
     ]

@@ -96,7 +96,7 @@ def test_a_released_client_is_shown(run: Path, capsys: Capture) -> None:
     events = lines(run)
     record = rounds(events)[2]
     record["applied"] = "0"
-    gone = {"event": "released", "client": record["client"], "round": record["round"]}
+    gone = {"event": "released", "time": 1.0, "client": record["client"], "round": record["round"]}
     rewrite(run, [events[0], gone, *events[1:]])
     assert main(["--audit", str(run)]) == 0
     rows = [row.split() for row in capsys.readouterr().out.splitlines()]
@@ -104,7 +104,7 @@ def test_a_released_client_is_shown(run: Path, capsys: Capture) -> None:
 
 
 def test_a_line_that_a_kill_cut_short_is_no_damage(run: Path) -> None:
-    started = {"event": "started", "run": "one"}
+    started = {"event": "started", "time": 1.0, "run": "one"}
     torn = '{"event": "started", "run": "o\n'
     (run / METRICS_FILE).write_text(torn + json.dumps(started) + "\n")
     assert main(["--audit", str(run)]) == 0
@@ -172,7 +172,7 @@ def test_directories_that_hold_no_run_of_a_server_are_bad_input(run: Path, capsy
 def test_other_run_directories_are_bad_input(
     event: dict[str, Any], sentence: str, run: Path, capsys: Capture
 ) -> None:
-    rewrite(run, [event])
+    rewrite(run, [event | {"time": 1.0}])
     assert main(["--audit", str(run)]) == 2
     assert capsys.readouterr().err == f"hetero-report: {run} {sentence}\n"
 

@@ -10,7 +10,7 @@ import pytest
 
 from hetero_lab.reading.grouping import Group
 from hetero_lab.reading.reader import read_run
-from hetero_lab.reading.run import Measurement, Participant, Payload
+from hetero_lab.reading.run import Measurement, Participant, TransferredBytes
 from hetero_lab.report.charts import Chart, Role, Scale
 from hetero_lab.report.making import comparison_charts, run_charts
 from lab.test_simulation import SMALL
@@ -186,7 +186,7 @@ def test_without_a_curve_there_is_no_such_figure() -> None:
 
 
 def test_training_accuracies_stand_in_for_a_single_test() -> None:
-    trained = tuple(Measurement(r, 0.1 * r, 0.2 * r, Payload(r + 1, 0)) for r in range(3))
+    trained = tuple(Measurement(r, 0.1 * r, 0.2 * r, TransferredBytes(r + 1, 0)) for r in range(3))
     client = dataclasses.replace(participant("c", 3, measured(2, sent=9)), training=trained)
     rounds, payload = run_charts(run_of(client))
     assert rounds.y_label == payload.y_label == "training accuracy (%)"

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hetero_common.errors import RefusedInput
 from hetero_server.run.member import MemberState
 from support.engine_run import Run
+from support.events import an_event
 from support.monitored_run import watched
 
 ROOT = Path(__file__).parents[3]
@@ -30,7 +31,7 @@ def families() -> set[str]:
     run.round("a", "b")
     run.engine.detach("b", MemberState.STALE)
     monitor = watched(run)
-    monitor.observe("checkpoint", round=0, failed=None)
+    monitor.observe(an_event("checkpoint", round=0, failed=None))
     monitor.metrics.refused(RefusedInput("no"))
     text = generate_latest(monitor.metrics.registry).decode()
     return {

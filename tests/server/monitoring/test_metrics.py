@@ -15,6 +15,7 @@ from hetero_server.monitoring.monitor import Monitor
 from hetero_server.run.member import MemberState
 from hetero_server.run.work import BoundaryWork
 from support.engine_run import Run, a_batch
+from support.events import an_event
 from support.monitored_run import watched
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -97,7 +98,9 @@ def test_outliers_are_counted() -> None:
     monitor = Monitor()
     for client, outliers in (("a", 1), ("b", 2)):
         fields = {"client": client, "cut_layer": 1, "round": 0, "samples": 1}
-        monitor.observe("round", outliers=outliers, exit_loss=0.0, server_loss=0.0, **fields)
+        monitor.observe(
+            an_event("round", outliers=outliers, exit_loss=0.0, server_loss=0.0, **fields)
+        )
     assert value(monitor, "outlier_steps_total") == 3.0
 
 
@@ -140,8 +143,8 @@ def test_only_so_many_clients_have_series_of_their_own(series: int) -> None:
 
 def test_a_checkpoint_says_when_it_was_written() -> None:
     monitor = watched(Run())
-    monitor.observe("checkpoint", round=0, failed="No space left on device")
+    monitor.observe(an_event("checkpoint", round=0, failed="No space left on device"))
     assert value(monitor, "checkpoints_total", outcome="failed") == 1.0
     assert ("hetero_last_checkpoint_timestamp_seconds", frozenset()) not in samples(monitor)
-    monitor.observe("checkpoint", round=0, failed=None)
+    monitor.observe(an_event("checkpoint", round=0, failed=None))
     assert value(monitor, "last_checkpoint_timestamp_seconds") > 1e9

@@ -23,6 +23,7 @@ from hetero_server.run.phase import Phase
 from hetero_server.run.work import BoundaryWork, JoinWork, LeaveWork, Outcome, Work
 from support.client_session import Session
 from support.engine_run import Run, a_batch, an_evaluation, hand_in
+from support.events import recorded
 
 
 def choose(sessions: Sequence[Session], pick: int) -> Session:
@@ -353,7 +354,7 @@ class AnyRun(RuleBasedStateMachine):
             self.engine.detach(session.client_id, MemberState.LEFT)
         assert self.engine.is_over
         events = ({"event": kind, **fields} for kind, fields in self.run.events)
-        assert audit(events, self.engine.plan).findings == []
+        assert audit(recorded(events), self.engine.plan).findings == []
 
     def go_on(self) -> None:
         """One thing that is to be done next."""

@@ -32,9 +32,7 @@ PLAN = Plan(
 def an_engine(strategy: str) -> Engine:
     settings = StrategySettings.model_validate({"strategy": strategy})
     initial = InitialModel(PLAN)
-    return build_engine(
-        initial, settings, Compute(), clients=2, observe=lambda event, **fields: None
-    )
+    return build_engine(initial, settings, Compute(), clients=2, observe=lambda event: None)
 
 
 def watched(engine: Engine) -> list[bytes]:
