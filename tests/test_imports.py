@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import os
 import re
@@ -131,10 +132,9 @@ def read_modules() -> Iterator[Module]:
 MODULES = list(read_modules())
 NAMES = {module.name for module in MODULES}
 OWN = [module for module in MODULES if module.package != "hetero_splitee"]
-each_module = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
-each_own_module = pytest.mark.parametrize("module", OWN, ids=lambda module: module.name)
 
 
+@functools.cache
 def imports(tree: ast.Module) -> list[Import]:
     """All imports, those in functions and under TYPE_CHECKING too."""
     first = set(runs_at_import(tree.body))
@@ -189,10 +189,10 @@ def cycle(graph: dict[str, set[str]]) -> list[str]:
 # The rules.
 
 
-@each_module
-def test_a_house_imports_only_the_houses_below_it(module: Module) -> None:
-    houses = {entry.package for entry in imports(module.tree)} & set(HOUSES)
-    assert houses - {module.package} <= MAY_IMPORT[module.package]
+def test_a_house_imports_only_the_houses_below_it() -> None:
+    for module in MODULES:
+        houses = {entry.package for entry in imports(module.tree)} & set(HOUSES)
+        assert houses - {module.package} <= MAY_IMPORT[module.package], module.name
 
 
 @pytest.mark.parametrize("package", FLOORS)
@@ -203,58 +203,64 @@ def test_each_room_has_its_floor(package: str) -> None:
     assert set(named) == rooms
 
 
-@each_own_module
-def test_a_room_imports_only_rooms_of_lower_floors(module: Module) -> None:
-    floors = {room: i for i, floor in enumerate(FLOORS[module.package]) for room in floor.split()}
-    rooms = {
-        room_of(entry.name)
-        for entry in imports(module.tree)
-        if entry.package == module.package and entry.name in NAMES
-    } - {module.room, ""}
-    above = {room for room in rooms if floors[room] >= floors.get(module.room, -1)}
-    assert not above, f"{module.room} is on floor {floors.get(module.room)}"
+def test_a_room_imports_only_rooms_of_lower_floors() -> None:
+    for module in OWN:
+        floors = {
+            room: i for i, floor in enumerate(FLOORS[module.package]) for room in floor.split()
+        }
+        rooms = {
+            room_of(entry.name)
+            for entry in imports(module.tree)
+            if entry.package == module.package and entry.name in NAMES
+        } - {module.room, ""}
+        above = {room for room in rooms if floors[room] >= floors.get(module.room, -1)}
+        assert not above, f"{module.name} is on floor {floors.get(module.room)}"
 
 
-@each_own_module
-def test_grpc_is_known_at_the_doors_only(module: Module) -> None:
-    wire = {entry.name for entry in imports(module.tree) if is_wire(entry)}
-    assert not wire or module.name.startswith(KNOW_GRPC)
+def test_grpc_is_known_at_the_doors_only() -> None:
+    for module in OWN:
+        wire = {entry.name for entry in imports(module.tree) if is_wire(entry)}
+        assert not wire or module.name.startswith(KNOW_GRPC), module.name
 
 
-@each_own_module
-def test_a_run_knows_no_wire_no_thread_and_no_clock(module: Module) -> None:
-    if f"{module.package}.{module.room}" in ("hetero_server.run", "hetero_server.learning"):
-        known = {entry.package for entry in imports(module.tree)}
-        assert known.isdisjoint(NOT_IN_A_RUN)
+def test_a_run_knows_no_wire_no_thread_and_no_clock() -> None:
+    for module in OWN:
+        if f"{module.package}.{module.room}" in ("hetero_server.run", "hetero_server.learning"):
+            known = {entry.package for entry in imports(module.tree)}
+            assert known.isdisjoint(NOT_IN_A_RUN), module.name
 
 
-@each_own_module
-def test_a_device_knows_its_link_by_its_protocol_only(module: Module) -> None:
-    if module.name.startswith(tuple(f"hetero_client.{r}." for r in ("data", "exits", "training"))):
-        link = {e.name for e in imports(module.tree) if e.name.startswith("hetero_client.link")}
-        assert link <= {"hetero_client.link.inbox", "hetero_client.link.protocol"}
+def test_a_device_knows_its_link_by_its_protocol_only() -> None:
+    for module in OWN:
+        if module.name.startswith(
+            tuple(f"hetero_client.{r}." for r in ("data", "exits", "training"))
+        ):
+            link = {e.name for e in imports(module.tree) if e.name.startswith("hetero_client.link")}
+            assert link <= {"hetero_client.link.inbox", "hetero_client.link.protocol"}, module.name
 
 
 def is_wire(entry: Import) -> bool:
     return entry.package.startswith("grpc") or entry.package in ("hetero_splitee", "google")
 
 
-@each_own_module
-def test_torchvision_is_known_in_one_place_only(module: Module) -> None:
-    known = {entry.package for entry in imports(module.tree)}
-    assert "torchvision" not in known or module.name in KNOW_TORCHVISION
+def test_torchvision_is_known_in_one_place_only() -> None:
+    for module in OWN:
+        known = {entry.package for entry in imports(module.tree)}
+        assert "torchvision" not in known or module.name in KNOW_TORCHVISION, module.name
 
 
-@each_own_module
-def test_matplotlib_is_known_in_one_place_only(module: Module) -> None:
-    known = {entry.package for entry in imports(module.tree)}
-    assert "matplotlib" not in known or module.name in KNOW_MATPLOTLIB
-    assert known.isdisjoint({"starlette", "uvicorn"}) or module.name in KNOW_THE_WEB
+def test_matplotlib_is_known_in_one_place_only() -> None:
+    for module in OWN:
+        known = {entry.package for entry in imports(module.tree)}
+        assert "matplotlib" not in known or module.name in KNOW_MATPLOTLIB, module.name
+        assert known.isdisjoint({"starlette", "uvicorn"}) or module.name in KNOW_THE_WEB, (
+            module.name
+        )
 
 
-@each_own_module
-def test_nothing_runs_what_a_file_or_a_peer_says(module: Module) -> None:
-    assert foreign_code(module.tree) == []
+def test_nothing_runs_what_a_file_or_a_peer_says() -> None:
+    for module in OWN:
+        assert foreign_code(module.tree) == [], module.name
 
 
 @pytest.mark.parametrize("package", HOUSES)
@@ -309,12 +315,12 @@ def test_a_folder_can_be_looked_over(folder: Path) -> None:
     assert len(list(folder.glob("*.py"))) <= MOST_MODULES
 
 
-@each_own_module
-def test_files_and_functions_are_of_one_idea(module: Module) -> None:
-    assert len(module.path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < MOST_LINES_OF_A_FUNCTION, node.name
+def test_files_and_functions_are_of_one_idea() -> None:
+    for module in OWN:
+        assert len(module.path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES, module.name
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < MOST_LINES_OF_A_FUNCTION, node.name
 
 
 # The tables, and what the rules can see.

@@ -2,11 +2,11 @@
 
 python benchmarks/learning/run.py baselines --zip cifar10.zip
 
-`tables.yaml` says what a table's runs are. What was measured is kept in `measured/`; a run that is
-there, of the same settings, is not repeated, and one that was interrupted is gone on with.
-Whoever changes what a method does deletes its records. Without --zip the table is printed of what
-there is. With --tune the test images are not touched: runs are tested on training images that none
-of them trains on.
+`tables.yaml` says what a table's runs are. What was measured is kept in `measured/` (records.py); a
+run that is there, of the same settings, is not repeated, and one that was interrupted is gone on
+with. Whoever changes what a method does deletes its records. Without --zip the table is printed of
+what there is; why a row has none goes to standard error. With --tune the test images are not
+touched: runs are tested on training images that none of them trains on.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from records import keep
+from records import Record, Records, record_id
 from subsets import subset
 
 from hetero_common.records.checkpoints import CHECKPOINTS
 from hetero_common.records.rundir import SETTINGS_FILE
-from hetero_common.settings import as_yaml, load
+from hetero_common.settings import as_yaml, first_difference, load
 from hetero_lab.methods import METHODS
 from hetero_lab.reading.grouping import group
-from hetero_lab.reading.reader import read_run
 from hetero_lab.reading.run import Run
 from hetero_lab.report.making import compare
 from hetero_lab.report.tables import Table, results_table
@@ -47,37 +46,44 @@ class Repetition:
 
     Attributes:
         row: Name of the row in the table.
+        seed: Of the run.
         flags: Of hetero-sim.
         folder: Its run directory; beside it is what it has printed.
-        record: What is left of it, once it is finished.
+        records: Where it is kept once it is finished.
     """
 
     row: str
+    seed: int
     flags: Sequence[str]
     folder: Path
-    record: Path
+    records: Records
 
     def ensure(self) -> Run:
         """Do it, unless it is finished; what it has recorded."""
-        if not self.is_measured:
+        if self.lacking() is not None:
             self._train()
-        return read_run(self.record)
+        record = self.records.find(self.row, self.seed)
+        assert record is not None, "it was just kept"
+        return record.run(self.folder.parent.name)
 
-    @property
-    def is_measured(self) -> bool:
-        """Whether there is a record, and of these very settings."""
-        return self._is_of(self.record)
+    def lacking(self) -> str | None:
+        """Why there is no record of these very settings; None if there is one."""
+        record = self.records.find(self.row, self.seed)
+        return "it is not measured" if record is None else record.difference(self._settings())
 
-    def _is_of(self, run: Path) -> bool:
-        if not (run / SETTINGS_FILE).exists():
-            return False
+    def _settings(self) -> Mapping[str, Any]:
         given = load(SimulationSettings, self.flags, "hetero-sim")
-        asked = as_yaml(METHODS[given.method].adapt(given))
-        return decisive(asked) == decisive((run / SETTINGS_FILE).read_text())
+        return decisive(as_yaml(METHODS[given.method].adapt(given)))
+
+    def _is_under_way(self) -> bool:
+        if not (self.folder / CHECKPOINTS).exists():
+            return False
+        held = decisive((self.folder / SETTINGS_FILE).read_text())
+        return first_difference(SimulationSettings, held, self._settings()) is None
 
     def _train(self) -> None:
         flags = [*self.flags, "--run-dir", str(self.folder)]
-        if (self.folder / CHECKPOINTS).exists() and self._is_of(self.folder):
+        if self._is_under_way():
             flags = ["--resume", str(self.folder)]
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -90,7 +96,7 @@ class Repetition:
             )
         if done.returncode:
             raise SystemExit(f"{self.folder.name} failed: see {printed}")
-        keep(self.folder, self.record)
+        self.records.keep(Record.of(self.row, self.seed, self.folder))
         print(f"{self.folder.name} is done", flush=True)
 
 
@@ -100,7 +106,7 @@ def main() -> None:
     described = yaml.safe_load(TABLES.read_text())
     repetitions = list(_repetitions(described, arguments))
     if arguments.zip is None:
-        repetitions = [each for each in repetitions if each.is_measured]
+        repetitions = list(_measured(repetitions))
     with ThreadPoolExecutor(arguments.jobs) as pool:
         runs = list(pool.map(Repetition.ensure, repetitions))
     groups = group(runs, [each.row for each in repetitions])
@@ -109,6 +115,16 @@ def main() -> None:
         arguments.report.mkdir(parents=True, exist_ok=True)
         for file, data in compare(groups).items():
             (arguments.report / file).write_bytes(data)
+
+
+def _measured(repetitions: Sequence[Repetition]) -> Iterator[Repetition]:
+    """Those that there is a record of; why there is none of the others goes to standard error."""
+    for each in repetitions:
+        lacking = each.lacking()
+        if lacking is None:
+            yield each
+        else:
+            print(f"{each.row}, seed {each.seed}: {lacking}", file=sys.stderr)
 
 
 def _arguments() -> argparse.Namespace:
@@ -134,6 +150,7 @@ def _repetitions(
     chosen = arguments.rows.split("/") if arguments.rows else list(rows)
     name = f"{arguments.data}-{arguments.budget}" + ("-tune" if arguments.tune else "")
     data = arguments.out / f"{name}.zip"
+    records = Records(MEASURED / f"{name}.jsonl")
     if arguments.zip is not None:
         held_out = budget["held_out"] if arguments.tune else 0
         subset(arguments.zip, data, budget["images"], held_out=held_out)
@@ -142,9 +159,9 @@ def _repetitions(
             own = {**budget["settings"], **rows[row], "seed": int(seed)}
             passes = own.pop("passes", budget["passes"])
             own |= described["data"][arguments.data] | {"dataset": f"folder:{data}"}
-            run = Path(name, f"{row} seed {seed}")
+            folder = arguments.out / name / record_id(row, int(seed)).replace("/", "-")
             flags = _flags(own | _lengths(own, budget | {"passes": passes}))
-            yield Repetition(row, flags, arguments.out / run, MEASURED / run)
+            yield Repetition(row, int(seed), flags, folder, records)
 
 
 def _lengths(own: Mapping[str, Any], budget: Mapping[str, Any]) -> Mapping[str, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableFlags
 from typing_extensions import Self
@@ -145,6 +145,41 @@ def as_yaml(settings: Settings) -> str:
     secret = {name for name, value in settings if isinstance(value, SecretStr)}
     values = settings.model_dump(mode="json", exclude={"config", *secret}, exclude_none=True)
     return yaml.safe_dump(values, sort_keys=False)
+
+
+def first_difference(
+    model: type[BaseModel], held: Mapping[str, Any], given: Mapping[str, Any]
+) -> str | None:
+    """The first setting in which two sets of values differ, as YAML or JSON has them.
+
+    One that is absent has its default: a version that did not know it has run with that.
+
+    Args:
+        model: Says which settings there are, and their defaults.
+        held: Values that were written down.
+        given: Values of now.
+
+    Returns:
+        Its name, in the order of the settings; None if all are equal.
+
+    Raises:
+        SettingsError: A value was written down that this version does not know.
+    """
+    for name in held:
+        if name not in model.model_fields:
+            raise SettingsError(
+                f"setting {name.replace('_', '-')} is of another version of hetero-splitee: "
+                "go on with the version that wrote it"
+            )
+    for name, field in model.model_fields.items():
+        default = None if field.is_required() else _plain(field.get_default())
+        if _plain(held.get(name, default)) != _plain(given.get(name, default)):
+            return name
+    return None
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
 
 
 def read_yaml(file: Path, settings_class: type[Settings]) -> Mapping[str, Any]:

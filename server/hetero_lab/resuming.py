@@ -132,7 +132,8 @@ def require_resumable(run: Path, settings: SimulationSettings) -> str:
     if not (run / CHECKPOINTS).is_dir():
         raise SettingsError(f"{run} holds no unfinished run: leave --resume out")
     held = (run / SETTINGS_FILE).read_text(encoding="utf-8")
-    require_unchanged(run, decisive(held), decisive(as_yaml(settings)))
+    given = decisive(as_yaml(settings))
+    require_unchanged(run, SimulationSettings, decisive(held), given)
     begun = last_run(read_history(run).whole())[0].event
     assert isinstance(begun, Started), "a simulation begins with it"
     return begun.run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,20 +80,29 @@ def read_history(run: Path) -> History:
     Raises:
         SettingsError: There is nothing to read.
     """
-    recorded, damage = [], ""
+    recorded: list[Recorded] = []
+    damage = ""
     records, torn = _read(run)
     if torn is not None:
         damage = f"line {torn} of {run / METRICS_FILE} is damaged: nothing can be told from it"
     for record in records:
         try:
-            event = from_record(record)
-            if event is not None:
-                recorded.append(Recorded(_time(record), event))
+            recorded += parsed([record])
         except (ValueError, KeyError, TypeError):
             damage = damage or (
                 f"{run / METRICS_FILE} is damaged: an event lacks what docs/runs.md says it has"
             )
     return History(recorded, damage)
+
+
+def parsed(records: Iterable[Mapping[str, Any]]) -> list[Recorded]:
+    """The events of lines of metrics.jsonl; kinds that this version does not know are left out.
+
+    Raises:
+        ValueError: A line lacks what such an event has.
+    """
+    events = [(_time(record), from_record(record)) for record in records]
+    return [Recorded(time, event) for time, event in events if event is not None]
 
 
 def read_records(run: Path) -> list[dict[str, Any]]:
@@ -131,7 +140,7 @@ def _is_later(event: Event, round_: int) -> bool:
     return isinstance(event, _OF_A_ROUND) and event.round > round_
 
 
-def _time(record: dict[str, Any]) -> float:
+def _time(record: Mapping[str, Any]) -> float:
     seconds = float(record["time"])
     if not 0 <= seconds <= _LAST_SECOND:  # NaN neither
         raise ValueError("it is no time that can be")

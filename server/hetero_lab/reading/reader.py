@@ -42,8 +42,10 @@ def read_run(directory: Path) -> Run:
     except SettingsError as error:
         raise HeteroError(str(error)) from None
     settings = _read_settings(directory)
+    if not recorded:
+        raise HeteroError(f"{directory / METRICS_FILE} is empty: wait for the end of a round")
     try:
-        return _run(directory, plan, settings, recorded)
+        return run_from("/".join(directory.resolve().parts[-2:]), plan, settings, recorded)
     except (ValueError, KeyError, TypeError):
         raise HeteroError(
             f"{directory / METRICS_FILE} is damaged: an event lacks what docs/runs.md says it has"
@@ -61,19 +63,29 @@ def _read_settings(directory: Path) -> Mapping[str, Any]:
     return settings
 
 
-def _run(
-    directory: Path, plan: Plan, settings: Mapping[str, Any], recorded: Sequence[Recorded]
+def run_from(
+    name: str, plan: Plan, settings: Mapping[str, Any], recorded: Sequence[Recorded]
 ) -> Run:
-    if not recorded:
-        raise HeteroError(f"{directory / METRICS_FILE} is empty: wait for the end of a round")
+    """What was recorded of one run.
+
+    Args:
+        name: Of the run, in reports.
+        plan: Its agreement.
+        settings: As its command has written them down.
+        recorded: Its events, in their order.
+
+    Raises:
+        HeteroError: It has measured nothing yet.
+        ValueError: An event contradicts what such an event says.
+    """
     source = _source(settings)
     participants = read_participants(recorded, has_trained_exits=plan.exit_weight > 0)
     if not any(participant.training or participant.tests for participant in participants):
-        raise HeteroError(f"{directory} has measured nothing yet: wait for the end of a round")
+        raise HeteroError(f"{name} has measured nothing yet: wait for the end of a round")
     started, ended = recorded[0].time, recorded[-1].time
     events = [each.event for each in recorded]
     return Run(
-        name="/".join(directory.resolve().parts[-2:]),
+        name=name,
         source=source,
         method=_method(settings),
         plan=plan,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from hetero_common.agreement.plan import Plan
 from hetero_common.errors import SettingsError
 from hetero_common.records.cadence import Cadence
@@ -20,6 +22,7 @@ from hetero_common.records.checkpoints import (
     within,
 )
 from hetero_common.records.rundir import read_plan
+from hetero_common.settings import first_difference
 from hetero_common.tensors.weights import Weights
 from hetero_server.learning.strategies import Strategy
 from hetero_server.run.member import Member
@@ -114,31 +117,35 @@ def require_resumable(run: Path, plan: Plan) -> str:
     Raises:
         SettingsError: It has no good checkpoint, or another agreement.
     """
-    require_unchanged(run, read_plan(run).model_dump(), plan.model_dump())
+    require_unchanged(run, Plan, read_plan(run).model_dump(), plan.model_dump())
     owner = owner_of(run / CHECKPOINTS)
     if owner is None:
         raise SettingsError(f"{run} has no good checkpoint to go on from: start a new run")
     return owner
 
 
-def require_unchanged(run: Path, held: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def require_unchanged(
+    run: Path, model: type[BaseModel], held: Mapping[str, Any], given: Mapping[str, Any]
+) -> None:
     """Check what the result of a run depends on.
 
     Args:
         run: Directory of the run.
-        held: Its settings.
+        model: Says which settings there are; one that is absent has its default.
+        held: The settings of the run.
         given: Those that it is to go on with.
 
     Raises:
         SettingsError: They differ.
     """
-    for name in {**held, **given}:
-        if held.get(name) != given.get(name):
-            flag = f"--{name.replace('_', '-')}"
-            raise SettingsError(
-                f"{flag} is {held.get(name)} in the run of {run} and cannot be changed: "
-                f"leave {flag} out"
-            )
+    name = first_difference(model, held, given)
+    if name is not None:
+        flag = f"--{name.replace('_', '-')}"
+        had = held.get(name, model.model_fields[name].get_default())
+        raise SettingsError(
+            f"{flag} is {had} in the run of {run} and cannot be changed: "
+            f"leave {flag} out"
+        )
 
 
 @dataclass(frozen=True)
