@@ -16,16 +16,18 @@ import torch
 from measure import SEED
 from torch import Tensor
 
+from hetero_client.link.inbox import Outgoing
 from hetero_client.link.transport import ServerLink
 from hetero_common.agreement.control import RoundDone, StartRound
 from hetero_common.agreement.plan import Plan
 from hetero_common.errors import RefusedInput
+from hetero_common.tensors import codec
 from hetero_common.tensors.aggregation import LayerStates
 from hetero_server.compute_thread import ComputeThread
 from hetero_server.learning.initial_model import InitialModel
+from hetero_server.learning.step_outcome import StepOutcome
 from hetero_server.learning.strategies import ClientBatch
-from hetero_server.learning.suffix import StepResult
-from hetero_server.net.listener import Front
+from hetero_server.net.listener import Listener
 from hetero_server.net.service import HeteroSplitService
 from hetero_server.run.engine import Engine
 from hetero_server.run.orders import arrival
@@ -44,6 +46,8 @@ class NullStrategy:
     """Holds no layers and trains none; a step takes `seconds`."""
 
     seconds: float = 0.0
+    is_joint = False
+    minds_order = True
 
     def add(self, client_id: str, cut_layer: int) -> None:
         """Nothing is held."""
@@ -51,11 +55,11 @@ class NullStrategy:
     def remove(self, client_id: str) -> None:
         """Nothing is held."""
 
-    def step(self, batches: Sequence[ClientBatch]) -> list[StepResult | RefusedInput]:
+    def step(self, batches: Sequence[ClientBatch]) -> list[StepOutcome | RefusedInput]:
         """The activations have been decoded and checked; that was all."""
         if self.seconds:
             time.sleep(self.seconds)
-        return [StepResult(loss=0.0, correct=0, feedback=None) for _ in batches]
+        return [StepOutcome(loss=0.0, correct=0, feedback=None) for _ in batches]
 
     def forget_statistics(self, client_id: str) -> None:
         """There are none."""
@@ -97,15 +101,16 @@ async def served(engine: Engine) -> AsyncIterator[str]:
     """The engine behind gRPC; its HOST:PORT."""
     compute = ComputeThread()
     runner = Runner(engine, compute)
-    service = HeteroSplitService(runner, "null", "sequential")
-    front = await Front.open("127.0.0.1:0")
-    front.serve(service)
+    runner.monitor.watch(engine, "null", "sequential")
+    service = HeteroSplitService(engine, "null", compute, runner.monitor, runner.changed)
+    listener = await Listener.open("127.0.0.1:0")
+    listener.serve(service)
     work = asyncio.create_task(runner.run())
     try:
-        yield f"127.0.0.1:{front.port}"
+        yield f"127.0.0.1:{listener.port}"
     finally:
         work.cancel()
-        await front.close()
+        await listener.close()
         compute.close()
 
 
@@ -121,16 +126,20 @@ class NullClient:
 
     def train_round(self) -> None:
         """Send a round's batches, as fast as the credits allow, and wait for the last one."""
-        start = self._link.next_directive()
+        inbox = self._link.inbox
+        start = inbox.next_directive()
         assert isinstance(start, StartRound), "the run does not end"
         for step in range(start.steps):
-            self._link.send_batch(start.round, step, self._activation, self._labels)
-        self._link.drain()
+            payload = codec.encode(self._activation, "fp32", known_finite=True)
+            batch = Outgoing(start.round, step, payload, self._labels)
+            inbox.take_credit(batch)
+            self._link.send(batch)
+        inbox.drain()
         self._link.report(RoundDone(start.round, exit_loss=0.0, exit_accuracy=0.0))
 
     def close(self) -> None:
         """Leave the run once the server has closed the round."""
-        self._link.next_directive()
+        self._link.inbox.next_directive()
         self._link.leave()
         self._link.close()
 

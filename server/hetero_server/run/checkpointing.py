@@ -143,8 +143,7 @@ def require_unchanged(
         flag = f"--{name.replace('_', '-')}"
         had = held.get(name, model.model_fields[name].get_default())
         raise SettingsError(
-            f"{flag} is {had} in the run of {run} and cannot be changed: "
-            f"leave {flag} out"
+            f"{flag} is {had} in the run of {run} and cannot be changed: leave {flag} out"
         )
 
 
