@@ -14,7 +14,7 @@ from hetero_common.wire.credentials import (
     read_certificates,
     server_credentials,
 )
-from hetero_common.wire.frames import Assembler, Frame, frames
+from hetero_common.wire.frames import Assembler, Frame
 from hetero_common.wire.messages import Announced, TensorSchema
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "TensorSchema",
     "certificates_for",
     "channel_credentials",
-    "frames",
     "is_loopback",
     "read_certificates",
     "server_credentials",
