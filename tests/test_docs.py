@@ -20,7 +20,7 @@ from hetero_server.settings import ServerSettings
 if TYPE_CHECKING:
     from conftest import Simulate
 
-RUNS = Path(__file__).parents[2] / "docs" / "runs.md"
+RUNS = Path(__file__).parents[1] / "docs" / "runs.md"
 
 
 @pytest.mark.parametrize("head", ["linear", "conv"])
