@@ -27,3 +27,18 @@ def test_fresh_weights_are_drawn_as_in_torchvision() -> None:
             assert tensor.std().item() == pytest.approx(expected.std().item(), rel=0.1), name
         elif "linear" not in name:
             assert torch.equal(tensor, expected), name
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34"])
+def test_computes_what_torchvision_computes(name: str) -> None:
+    torch.manual_seed(0)
+    reference = torchvision.models.get_model(name, weights=None)
+    images = torch.randn(2, 3, 64, 64)
+    reference.train()(images)  # so that the running statistics are not all 0 and 1
+    ours = build_model(name, num_classes=1000, stem="imagenet")
+
+    theirs = reference.state_dict().values()
+    state = dict(zip(ours.state_dict(), theirs, strict=True))
+    ours.load_state_dict(state)  # checks every shape
+
+    assert torch.equal(ours.eval()(images), reference.eval()(images))
