@@ -45,11 +45,11 @@ WITH_A_SENTENCE_OF_THEIR_OWN: list[tuple[HeteroError, str]] = [
     ),
     *(
         (
-            ModelMismatch(told, "b" * 64),
+            ModelMismatch(fingerprint, "b" * 64),
             "the client built a model with a fingerprint that is none, the server trains "
             "bbbbbbbbbbbb: install the same model code on both sides",
         )
-        for told in ("", "a\n12:00:00 ERROR   fault")
+        for fingerprint in ("", "a\n12:00:00 ERROR   fault")
     ),
     (
         PermissionDenied("board-2", "board-1"),

@@ -1,4 +1,4 @@
-"""Monitors of engines that tests play."""
+"""Monitors of the engines of `engine_run`."""
 
 from __future__ import annotations
 

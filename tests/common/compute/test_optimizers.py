@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -38,14 +40,14 @@ def some_layers() -> nn.Module:
     ],
 )
 def test_steps_are_torchs_own_bit_for_bit(
-    ours: type[torch.optim.Optimizer],
-    torchs: type[torch.optim.Optimizer],
-    flags: dict[str, float | bool],
+    ours: Callable[..., torch.optim.Optimizer],
+    torchs: Callable[..., torch.optim.Optimizer],
+    flags: dict[str, Any],
 ) -> None:
     ends = []
     for kind in (ours, torchs):
         layers = some_layers()
-        optimizer = kind(layers.parameters(), lr=0.1, **flags)  # type: ignore[call-arg]  # of each
+        optimizer = kind(layers.parameters(), lr=0.1, **flags)
         for number in range(4):
             images = torch.randn(5, 4, generator=torch.Generator().manual_seed(number))
             optimizer.zero_grad()

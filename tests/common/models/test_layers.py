@@ -39,7 +39,7 @@ def test_the_rectifier_works_on_what_batchnorm_has_put_out(
     relu: type[nn.ReLU] | type[nn.ReLU6], largest: float
 ) -> None:
     layer = conv_bn_relu(1, 1, 1, relu=relu)
-    nn.init.ones_(layer.conv.weight)
+    nn.init.ones_(layer.get_parameter("conv.weight"))
     x = torch.tensor([-100.0, 0.0, 3.0, 100.0]).view(1, 1, 2, 2)
     sent = x.clone()
     out = layer.eval()(x).flatten()

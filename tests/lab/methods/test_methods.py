@@ -36,14 +36,14 @@ def test_every_method_trains_and_reports(method: str, simulate: Simulate) -> Non
     assert list(run.glob("*.safetensors"))
     for event in accuracies(run):
         assert len(event["class_samples"]) == 10 and sum(event["class_samples"]) == event["samples"]
-        told = [name for name in event if name.endswith("class_accuracy")]
-        assert told == {
+        recorded = [name for name in event if name.endswith("class_accuracy")]
+        assert recorded == {
             "centralized": ["class_accuracy"],
             "fedavg": ["class_accuracy"],
             "fedavg-prefix": ["class_accuracy"],
             "isolated": ["exit_class_accuracy"],
         }.get(method, ["exit_class_accuracy", "server_class_accuracy"])
-        for name in told:
+        for name in recorded:
             right = zip(event[name], event["class_samples"], strict=True)
             mean = sum(share * count for share, count in right) / event["samples"]
             assert mean == pytest.approx(event[name.replace("class_accuracy", "accuracy")])

@@ -84,8 +84,8 @@ def test_labels_can_be_given() -> None:
 
 
 def test_facts_tell_what_was_run() -> None:
-    told = facts(run_of(A, B))
-    assert told == {
+    found = facts(run_of(A, B))
+    assert found == {
         "Method": "Split training, one shared server model (sequential)",
         "Model": "tinycnn, width 4, cifar stem",
         "Input": "8 x 8 pixels, 10 classes",
@@ -118,9 +118,9 @@ def test_every_strategy_and_method_has_a_title() -> None:
 
 def test_mixed_steps_and_dealing_are_told_too() -> None:
     run = planned(run_of(A, method="mixed"), logit_adjustment=0.5)
-    told = facts(dealt(run, partition="dirichlet", alpha=0.3, cut_skew=1.0))
-    assert told["Data"] == "digits, dealt out dirichlet, alpha 0.3, cut skew 1.0"
-    assert (told["Order"], told["Wire"], told["Logit adjustment"]) == (
+    found = facts(dealt(run, partition="dirichlet", alpha=0.3, cut_skew=1.0))
+    assert found["Data"] == "digits, dealt out dirichlet, alpha 0.3, cut skew 1.0"
+    assert (found["Order"], found["Wire"], found["Logit adjustment"]) == (
         "arrival",
         "int8 activations, bf16 weights",
         "0.5",
@@ -132,5 +132,5 @@ def test_what_runs_have_in_common_is_told_once() -> None:
     same = {k: v for k, v in facts(run_of(A)).items() if k not in of_each}
     assert common([run_of(A), run_of(A, seed=7)]) == same
     differing = planned(run_of(A, B), wire="fp16")
-    told = {"Clients": "1", "Cut layers": "3", "Wire": "int8 activations, bf16 weights"}
-    assert common([run_of(A), differing]).items() == same.items() - told.items()
+    found = {"Clients": "1", "Cut layers": "3", "Wire": "int8 activations, bf16 weights"}
+    assert common([run_of(A), differing]).items() == same.items() - found.items()

@@ -20,8 +20,8 @@ from support.engine_run import Run
 from support.monitored_run import watched
 
 
-def a_visitor(monitor: Monitor | None = None, **doors: object) -> TestClient:
-    site = build_site(monitor or Monitor(), lambda: True, **doors)  # type: ignore[arg-type]  # doors are of several types
+def a_visitor(monitor: Monitor | None = None, **options: object) -> TestClient:
+    site = build_site(monitor or Monitor(), lambda: True, **options)  # type: ignore[arg-type]  # they are of several types
     return TestClient(site, base_url="http://localhost")
 
 
