@@ -6,7 +6,6 @@ The RPCs come from the service's descriptor, so that a new one is tried or fails
 from __future__ import annotations
 
 import asyncio
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +22,10 @@ from hetero_common.errors import (
     Unauthenticated,
 )
 from hetero_common.wire import rpc
-from hetero_server.auth.certs import Authority
 from hetero_server.net.listener import Front
 from hetero_server.settings import LimitSettings
 from hetero_splitee.v1 import service_pb2 as pb
 from support.in_process_server import (
-    HOSTS,
     SECONDS,
     TOKENS,
     InProcessServer,
@@ -186,67 +183,6 @@ def test_a_server_that_is_gone_is_not_taken_for_one_that_refuses(pki: Pki) -> No
         pytest.raises(ServerUnreachable),
     ):
         link.status()
-
-
-# Certificates that are replaced while the server runs.
-
-
-def test_new_certificates_hold_for_new_connections(pki: Pki, tmp_path: Path) -> None:
-    folder = tmp_path / "server"
-    shutil.copytree(pki["server"], folder)
-    new = Authority.new()
-    new.issue(tmp_path / "a", "client", "a", 9)
-
-    def body(server: InProcessServer) -> None:
-        before = server.calls(pki["a"])
-        with closing(before):
-            assert server.outcome(before, "GetStatus") is None
-            new.issue(folder, "server", "server", 9, HOSTS)
-            after, late = server.calls(tmp_path / "a"), server.calls(pki["a"])
-            with closing(after, late):
-                assert server.outcome(after, "GetStatus") is None
-                assert server.outcome(late, "GetStatus") is Unauthenticated
-            assert server.outcome(before, "GetStatus") is None  # its connection is still open
-
-    with_server(body, certs=folder)
-
-
-@pytest.mark.parametrize("file", ["ca.pem", "server.pem", "server.key"])
-def test_broken_certificates_leave_the_old_ones_in_use(
-    file: str, pki: Pki, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = tmp_path / "server"
-    shutil.copytree(pki["server"], folder)
-
-    def body(server: InProcessServer) -> None:
-        (folder / file).write_text("not a certificate")
-        calls = server.calls(pki["a"])
-        with closing(calls):
-            assert server.outcome(calls, "GetStatus") is None
-
-    with_server(body, certs=folder)
-    assert "the certificates in use stay in use" in caplog.text
-
-
-# Which addresses may be listened on.
-
-
-def refusal(listen: str, *, insecure: bool = False, tokens: Path | None = None) -> str:
-    with pytest.raises(SettingsError) as caught:
-        asyncio.run(Front.open(listen, insecure=insecure, tokens=tokens))
-    return str(caught.value)
-
-
-@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.0.2.7:0", "example.org:0"])
-def test_an_address_that_others_can_reach_takes_certificates_or_an_explicit_insecure(
-    listen: str, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for sentence in (refusal(listen), refusal(listen, tokens=tokens)):
-        assert sentence.startswith(f"--listen {listen} can be reached from other machines, with")
-        assert "--certs" in sentence and "--insecure" in sentence
-    (tmp_path / ".config/hetero-splitee/certs").mkdir(parents=True)
-    assert "ca.pem cannot be read" in refusal(listen)
 
 
 def test_a_token_does_not_go_out_unencrypted(
