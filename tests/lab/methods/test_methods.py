@@ -6,17 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
-from hetero_client.data.shard import load_shard
-from hetero_common.compute.device import Compute
-from hetero_common.compute.schedules import StepAt
-from hetero_common.records.rundir import MODEL_FILE, read_events
-from hetero_common.tensors.weights import Weights, read_file
-from hetero_lab.__main__ import main
+from hetero_common.records.rundir import read_events
 from hetero_lab.methods import METHODS
-from hetero_lab.methods.undivided import Undivided, whole_model
-from lab.test_simulation import SMALL, bits, settings_of
+from lab.test_simulation import SMALL
 
 if TYPE_CHECKING:
     from conftest import Simulate
@@ -47,89 +40,3 @@ def test_every_method_trains_and_reports(method: str, simulate: Simulate) -> Non
             right = zip(event[name], event["class_samples"], strict=True)
             mean = sum(share * count for share, count in right) / event["samples"]
             assert mean == pytest.approx(event[name.replace("class_accuracy", "accuracy")])
-
-
-def test_isolated_devices_are_clients_that_get_nothing_from_the_others(simulate: Simulate) -> None:
-    alone = simulate(*SMALL, *TWO, "--method", "isolated")
-    split = simulate(*SMALL, *TWO, "--client-aggregation", "none")
-    for name in ("client-1.safetensors", "client-2.safetensors"):
-        assert bits(alone / name) == bits(split / name)
-    together = {e["client"]: e["exit_accuracy"] for e in accuracies(split)}
-    assert {e["client"]: e["exit_accuracy"] for e in accuracies(alone)} == together
-
-
-def test_federated_averaging_of_one_client_is_its_own_training(simulate: Simulate) -> None:
-    fedavg = simulate(*SMALL, "--clients", "1", "--method", "fedavg")
-    split = simulate(
-        *(*SMALL, "--clients", "1", "--method", "split", "--strategy", "sequential"),
-        *("--feedback", "gradient", "--exit-weight", "0", "--cut-layers", "3"),
-        *("--order", "interleaved", "--wire", "fp32", "--weights-wire", "fp32"),
-    )
-    layers = read_file(fedavg / MODEL_FILE)[0].layers
-    for number, state in read_file(split / MODEL_FILE)[0].layers.items():
-        for name, tensor in state.items():
-            torch.testing.assert_close(layers[number][name], tensor)
-
-
-def test_federated_averaging_averages_what_the_clients_have_trained(simulate: Simulate) -> None:
-    flags = (*TWO, "--rounds", "1", "--method", "fedavg")
-    settings = settings_of(*flags)
-    run = simulate(*SMALL, *flags)
-    plan, ends = settings.plan(), []
-    for index in range(2):
-        shard = load_shard(settings, plan, index, 2)
-        client = Undivided(plan, f"client-{index + 1}", whole_model(plan), shard, Compute())
-        for step in range(plan.steps_per_round):
-            client.step(step, StepAt(0, step, plan.steps_per_round))
-        ends.append(Weights(client.states()).flat())
-    averaged = read_file(run / MODEL_FILE)[0].flat()
-    weights = {name: (ends[0][name] + ends[1][name]) / 2 for name in ends[0] if "weight" in name}
-    for name, expected in weights.items():
-        torch.testing.assert_close(averaged[name], expected, rtol=1e-2, atol=1e-4)
-
-
-def test_federated_averaging_counts_the_weights_that_a_client_would_send_and_get(
-    simulate: Simulate,
-) -> None:
-    run = simulate(*SMALL, *TWO, "--method", "fedavg", "--rounds", "3", "--eval-every", "2")
-    size = (run / MODEL_FILE).stat().st_size
-    counted = [
-        (event["event"], event["round"], event["bytes_pushed"] / size, event["bytes_pulled"] / size)
-        for event in read_events(run)
-        if "round" in event
-    ]
-    assert counted == [
-        ("round", 0, 1, 1),
-        ("round", 1, 2, 2),
-        ("evaluation", 1, 2, 3),  # an evaluation is of the averages
-        ("round", 2, 3, 3),
-        ("evaluation", 2, 3, 4),
-    ]
-
-
-def test_prefixes_are_averaged_once_per_cut_layer(simulate: Simulate) -> None:
-    run = simulate(*SMALL, *TWO, "--cut-layers", "2,4", "--method", "fedavg-prefix")
-    files = sorted(path.name for path in run.glob("*.safetensors"))
-    assert files == ["prefix-2.safetensors", "prefix-4.safetensors"]
-    assert [len(read_file(run / name)[0].layers) for name in files] == [3, 5]
-    assert [event["cut_layer"] for event in accuracies(run)] == [2, 4]
-
-
-@pytest.mark.parametrize(
-    ("method", "strategy"), [("splitfed-v1", "averaging"), ("splitfed-v2", "sequential")]
-)
-def test_splitfed_is_the_split_run_with_its_settings(
-    method: str, strategy: str, simulate: Simulate
-) -> None:
-    cut = (*SMALL, *TWO, "--cut-layers", "3")
-    named = simulate(*cut, "--method", method)
-    no_exit = ("--exit-weight", "0", "--exits", "last", "--exit-head", "linear")
-    spelt = simulate(*cut, "--strategy", strategy, "--feedback", "gradient", *no_exit)
-    assert bits(named / MODEL_FILE) == bits(spelt / MODEL_FILE)
-    pushed = [[event.get("bytes_pushed") for event in read_events(run)] for run in (named, spelt)]
-    assert pushed[0] == pushed[1]
-
-
-def test_splitfed_has_one_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*SMALL, "--method", "splitfed-v1"]) == 2
-    assert "one cut for all clients" in capsys.readouterr().err
