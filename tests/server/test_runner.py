@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Awaitable, Callable
 
@@ -75,13 +76,13 @@ def test_how_long_it_is_busy_is_known_while_it_is() -> None:
 Scenario = Callable[[Run, Runner], Awaitable[None]]
 
 
-def beside_a_runner(run: Run, scenario: Scenario, **options: float) -> None:
+def beside_a_runner(run: Run, scenario: Scenario, idle_timeout: float = math.inf) -> None:
     """Run a scenario beside a runner of this engine."""
 
     async def main() -> None:
         compute = ComputeThread()
         attendance = Attendance(run.engine, patience=60.0, quorum=0.5)
-        runner = Runner(run.engine, compute, attendance=attendance, **options)
+        runner = Runner(run.engine, compute, attendance=attendance, idle_timeout=idle_timeout)
         tasks = [asyncio.create_task(runner.run()), asyncio.create_task(runner.attend())]
         try:
             await scenario(run, runner)

@@ -115,7 +115,7 @@ def test_a_curve_is_sorted_by_its_thresholds_and_has_two_points_at_least() -> No
     points = [
         {"threshold": t, "accuracy": 0.5, "offload_share": s} for t, s in ((1.0, 0.0), (-1.0, 1.0))
     ]
-    told = {"curve": points, "only_server_right": 0.3}
+    told: dict[str, Any] = {"curve": points, "only_server_right": 0.3}
     (client,) = participants(joined(), evaluation_event(0, **told))
     assert client.last is not None and client.last.curve is not None
     assert [point.threshold for point in client.last.curve.points] == [-1.0, 1.0]

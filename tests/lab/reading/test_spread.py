@@ -14,7 +14,7 @@ def test_a_single_value_has_no_deviation() -> None:
 
 
 def test_what_is_not_there_does_not_count() -> None:
-    assert Spread.of([None, 1.0, None, 3.0]) == Spread(2.0, pytest.approx(2**0.5), 2)
+    assert Spread.of([None, 1.0, None, 3.0]) == Spread(2.0, 2**0.5, 2)
     assert mean([None, 1.0, None, 3.0]) == 2.0
 
 
@@ -28,7 +28,8 @@ def test_nothing_has_no_mean() -> None:
 def test_the_deviation_is_that_of_a_sample(values: list[float]) -> None:
     spread = Spread.of(values)
     assert spread is not None
-    assert (spread.mean, spread.count) == (pytest.approx(statistics.fmean(values)), len(values))
+    assert spread.count == len(values)
+    assert spread.mean == pytest.approx(statistics.fmean(values))
     centered = sum((value - statistics.fmean(values)) ** 2 for value in values)
     expected = (centered / (len(values) - 1)) ** 0.5
     assert spread.deviation == pytest.approx(expected, rel=1e-6, abs=1e-6)
