@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,6 +42,15 @@ def unchanged_process() -> Iterator[None]:
     torch.set_num_threads(1)
     with logging_restored():
         yield
+
+
+@pytest.fixture
+def unset_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No settings of this machine's environment, and an empty directory to work in."""
+    for variable in os.environ:
+        if variable.upper().startswith("HETERO_"):
+            monkeypatch.delenv(variable)
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ from hetero_common.records.rundir import MODEL_FILE
 from support.attacks import call_of
 from support.chaos_fleet import bits
 from support.commands import LOG_LINE, SMALL
-from support.hostile_load import Siege
+from support.hostile_load import Attacker
 from support.intruder import BATCH, DATA, STEPS
 
 if TYPE_CHECKING:
@@ -59,10 +59,10 @@ _LOOK_EVERY = 10  # attacks
 
 @dataclass(frozen=True)
 class Scale:
-    """How much: rounds of the run, calls made up before it, attacks (at least) beside it."""
+    """How much: rounds of the run, generated calls before it, attacks (at least) beside it."""
 
     rounds: int
-    made_up: int
+    generated: int
     attacks: int
 
 
@@ -76,8 +76,8 @@ SCALES = [
 ]
 
 
-class Field:
-    """A server, two honest clients, and a siege."""
+class AttackedRun:
+    """A server, two honest clients, and an attacker."""
 
     def __init__(
         self, launch: Launch, folder: Path, stack: ExitStack, scale: Scale, agreed: tuple[str, ...]
@@ -92,7 +92,7 @@ class Field:
         listen = ("--listen", "127.0.0.1:0", *UNLIMITED)
         self.server = stack.enter_context(launch("hetero-server", *listen, *run, *flags))
         self.channel = stack.enter_context(grpc.insecure_channel(self.server.address))
-        self.siege = Siege.of(self.channel, self.server.address, "stranger")
+        self.attacker = Attacker.of(self.channel, self.server.address, "stranger")
 
     def begin(self) -> None:
         """Let the honest clients come, and train for a while."""
@@ -106,21 +106,21 @@ class Field:
         self.wait_for_round(2)
 
     def wait_for_round(self, number: int) -> None:
-        while self.siege.round() < number:
+        while self.attacker.round() < number:
             time.sleep(0.02)
 
-    def strikes(self) -> Iterator[random.Random]:
+    def draws(self) -> Iterator[random.Random]:
         """One draw for each attack, while the run goes on beside them.
 
         The run gets on with the attacks, since a client is stopped whenever it is ahead of them:
         it trains from the first to the last, and is over after them.
         """
-        first = self.siege.round()
+        first = self.attacker.round()
         for number in range(self.scale.attacks):
             yield random.Random(f"attack {number}")
             if number % _LOOK_EVERY == 0:
                 span = 0.8 * self.scale.rounds - first
-                self._hold(self.siege.round() > first + span * number / self.scale.attacks)
+                self._hold(self.attacker.round() > first + span * number / self.scale.attacks)
         self._hold(False)
 
     def _hold(self, is_ahead: bool) -> None:
@@ -150,9 +150,9 @@ class Field:
 
 
 @contextmanager
-def field_of(launch: Launch, folder: Path, scale: Scale, *flags: str) -> Iterator[Field]:
+def attacked_run(launch: Launch, folder: Path, scale: Scale, *flags: str) -> Iterator[AttackedRun]:
     with ExitStack() as stack:
-        yield Field(launch, folder, stack, scale, (*AGREED, *flags))
+        yield AttackedRun(launch, folder, stack, scale, (*AGREED, *flags))
 
 
 def undisturbed_run(simulate: Simulate, scale: Scale, *flags: str) -> Path:
@@ -160,8 +160,8 @@ def undisturbed_run(simulate: Simulate, scale: Scale, *flags: str) -> Path:
     return simulate(*cuts, *AGREED, *flags, "--rounds", str(scale.rounds), *DATA)
 
 
-def say_anything(siege: Siege, examples: int) -> None:
-    """Messages made up from their descriptors, by nobody or in a session of their own."""
+def say_anything(attacker: Attacker, examples: int) -> None:
+    """Messages generated from their descriptors, by nobody or in a session of their own."""
 
     @settings(
         max_examples=examples,
@@ -173,69 +173,69 @@ def say_anything(siege: Siege, examples: int) -> None:
     @given(call_of(), st.booleans())
     def say(call: tuple[str, list[bytes]], in_session: bool) -> None:
         method, messages = call
-        session = siege.registers("inner") if in_session else None
-        siege.leaves_again(method, siege.call(method, messages, session))
+        session = attacker.registers("inner") if in_session else None
+        attacker.leaves_again(method, attacker.call(method, messages, session))
 
     say()
 
 
-def attack_from_outside(siege: Siege, draw: random.Random, session: str, dead: str) -> None:
+def attack_from_outside(attacker: Attacker, draw: random.Random, session: str, dead: str) -> None:
     match draw.randrange(6):
         case 0 | 1:
-            siege.attacks_without_a_session(draw)
+            attacker.attacks_without_a_session(draw)
         case 2:
-            siege.attacks_beside_training(draw, session)
+            attacker.attacks_beside_training(draw, session)
         case 3:
-            siege.replays(draw, dead)
+            attacker.replays(draw, dead)
         case 4:
-            siege.abandons(draw, draw.choice((None, session)))
+            attacker.abandons(draw, draw.choice((None, session)))
         case _:
-            siege.knocks(draw)
+            attacker.sends_noise(draw)
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_who_has_no_place_in_a_round_changes_nothing(
     scale: Scale, launch: Launch, simulate: Simulate, tmp_path: Path
 ) -> None:
-    with field_of(launch, tmp_path, scale, *INTERLEAVED) as field:
-        siege = field.siege
+    with attacked_run(launch, tmp_path, scale, *INTERLEAVED) as run:
+        attacker = run.attacker
         # Before the first round streams are attacked too: one is too few for a round to begin.
-        say_anything(siege, scale.made_up)
-        for number in range(scale.made_up // 2):
-            siege.attacks_in_training(random.Random(number), siege.registers("inner"))
-        session, dead = siege.registers("stranger"), siege.registers("gone")
-        siege.call("Leave", [b""], dead)
-        field.begin()
-        alone = field.memory
-        field.wait_for_round(scale.rounds // 8)
-        before = field.memory
-        for draw in field.strikes():
-            attack_from_outside(siege, draw, session, dead)
-        after = field.memory
-        figures = f"memory {alone >> 20} {before >> 20} {after >> 20} MiB, {dict(siege.ended)}"
+        say_anything(attacker, scale.generated)
+        for number in range(scale.generated // 2):
+            attacker.attacks_in_training(random.Random(number), attacker.registers("inner"))
+        session, dead = attacker.registers("stranger"), attacker.registers("gone")
+        attacker.call("Leave", [b""], dead)
+        run.begin()
+        alone = run.memory
+        run.wait_for_round(scale.rounds // 8)
+        before = run.memory
+        for draw in run.draws():
+            attack_from_outside(attacker, draw, session, dead)
+        after = run.memory
+        figures = f"memory {alone >> 20} {before >> 20} {after >> 20} MiB, {dict(attacker.ended)}"
         print(figures)
         assert after <= (1 + GROWTH) * before, figures
-        field.require_same(undisturbed_run(simulate, scale, *INTERLEAVED))
+        run.require_same(undisturbed_run(simulate, scale, *INTERLEAVED))
 
 
 @pytest.mark.slow
 def test_who_joins_a_round_and_is_sent_away_leaves_no_trace(
     launch: Launch, simulate: Simulate, tmp_path: Path
 ) -> None:
-    scale = Scale(rounds=500, made_up=0, attacks=200)
-    with field_of(launch, tmp_path, scale, *AVERAGING) as field:
-        siege = field.siege
-        field.begin()
-        before = field.memory
+    scale = Scale(rounds=500, generated=0, attacks=200)
+    with attacked_run(launch, tmp_path, scale, *AVERAGING) as run:
+        attacker = run.attacker
+        run.begin()
+        before = run.memory
         attacks = applied = 0
-        while siege.round() < 0.8 * scale.rounds:
+        while attacker.round() < 0.8 * scale.rounds:
             draw = random.Random(f"round {attacks}")
-            applied += siege.attacks_within_a_round(draw, draw.choice(("a", "b", "c")))
+            applied += attacker.attacks_within_a_round(draw, draw.choice(("a", "b", "c")))
             attacks += 1
-        after = field.memory
+        after = run.memory
         figures = f"memory {before >> 20} {after >> 20} MiB, {attacks} attacks, {applied} steps"
         print(figures)
         assert attacks >= scale.attacks, "each takes a round or two"
         assert applied >= scale.attacks // 2, "many have trained before they were sent away"
         assert after <= (1 + GROWTH) * before, figures
-        field.require_same(undisturbed_run(simulate, scale, *AVERAGING))
+        run.require_same(undisturbed_run(simulate, scale, *AVERAGING))

@@ -12,7 +12,7 @@ import pytest
 from hetero_common.records.history import read_records
 from support.commands import SMALL
 from support.intruder import BATCH, STEPS
-from support.many_clients import STREAMS_PER_CONNECTION, crowd_at, health_checked
+from support.many_clients import STREAMS_PER_CONNECTION, health_checked, many_clients_at
 
 if TYPE_CHECKING:
     from chaos.conftest import Launch, Process
@@ -60,7 +60,7 @@ def test_many_clients_are_held_and_some_of_them_train(load: Load, launch: Launch
     listen = ("--listen", "127.0.0.1:0", "--run-dir", "run")
     with launch("hetero-server", *listen, *AGREED, *load.flags) as server:
         with health_checked(server.address) as took:
-            applied = asyncio.run(play(load, server))
+            applied = asyncio.run(run_of(load, server))
         assert server.finish().code == 0
     assert applied == (load.training + 1) * ROUNDS * STEPS, "every batch reached the model, once"
     print(f"{len(took)} health checks, the slowest took {max(took):.3f} s")
@@ -70,15 +70,15 @@ def test_many_clients_are_held_and_some_of_them_train(load: Load, launch: Launch
     assert len(released) == ROUNDS * (load.idle - load.training)
 
 
-async def play(load: Load, server: Process) -> int:
+async def run_of(load: Load, server: Process) -> int:
     """The whole run; returns how many steps were applied."""
     process = psutil.Process(server.pid)
-    async with crowd_at(server.address, load.idle) as crowd:
+    async with many_clients_at(server.address, load.idle) as clients:
         before = process.memory_info().rss
         lives = [asyncio.Event() for _ in range(load.idle)]
         lifes = [
             asyncio.create_task(
-                crowd.take_part(number, trains=number < load.training, lives=lives[number])
+                clients.take_part(number, trains=number < load.training, lives=lives[number])
             )
             for number in range(load.idle)
         ]
@@ -88,7 +88,7 @@ async def play(load: Load, server: Process) -> int:
             f"{load.idle} idle clients on {-(-load.idle // STREAMS_PER_CONNECTION)} connections: "
             f"{used / load.idle / 1024:.0f} KiB each"
         )
-        last = crowd.take_part(load.idle, trains=True, lives=asyncio.Event())
+        last = clients.take_part(load.idle, trains=True, lives=asyncio.Event())
         return sum(await asyncio.gather(*lifes, last))
 
 

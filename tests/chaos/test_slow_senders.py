@@ -21,7 +21,7 @@ from hetero_common.wire.frames import Frame, serialize
 from hetero_splitee.v1 import service_pb2 as pb
 from support.chaos_fleet import bits
 from support.commands import SMALL
-from support.hostile_load import Siege
+from support.hostile_load import Attacker
 from support.intruder import BATCH, CUT, DATA, GOOD, STEPS, batch
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ pytestmark = pytest.mark.slow
 class SlowSender:
     """Says how it begins, and then a byte of what follows each time."""
 
-    def __init__(self, siege: Siege, method: str, session: str, begins: bytes) -> None:
+    def __init__(self, attacker: Attacker, method: str, session: str, begins: bytes) -> None:
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._outgoing.put(begins)
-        call: Any = siege.channel.stream_stream(f"/{rpc.SERVICE.full_name}/{method}")
+        call: Any = attacker.channel.stream_stream(f"/{rpc.SERVICE.full_name}/{method}")
         metadata = ((rpc.SESSION_KEY, session),)
         self._stream = call(iter(self._outgoing.get, None), metadata=metadata)
 
@@ -59,9 +59,9 @@ class SlowSender:
 class SlowMember(SlowSender):
     """Waits for its first round, and then begins a batch that it never ends."""
 
-    def __init__(self, siege: Siege, session: str) -> None:
+    def __init__(self, attacker: Attacker, session: str) -> None:
         beat = pb.TrainRequest(heartbeat=pb.Heartbeat())
-        super().__init__(siege, "Train", session, beat.SerializeToString())
+        super().__init__(attacker, "Train", session, beat.SerializeToString())
         self._in_round = threading.Event()
         threading.Thread(target=self._begin, name="slow member", daemon=True).start()
 
@@ -71,8 +71,8 @@ class SlowMember(SlowSender):
 
     def _begin(self) -> None:
         with suppress(grpc.RpcError):
-            for told in map(pb.TrainResponse.FromString, self._stream):
-                if told.HasField("start_round") and not self._in_round.is_set():
+            for answer in map(pb.TrainResponse.FromString, self._stream):
+                if answer.HasField("start_round") and not self._in_round.is_set():
                     self._outgoing.put(serialize(Frame(batch(), GOOD[:1])))
                     self._in_round.set()
 
@@ -115,12 +115,12 @@ def sending(senders: Sequence[SlowSender | SlowConnection]) -> Iterator[None]:
 
 
 @contextmanager
-def server_of(launch: Launch, *flags: str) -> Iterator[tuple[Process, Siege]]:
+def server_of(launch: Launch, *flags: str) -> Iterator[tuple[Process, Attacker]]:
     with ExitStack() as stack:
         listen = ("--listen", "127.0.0.1:0", "--run-dir", "run")
         server = stack.enter_context(launch("hetero-server", *listen, *AGREED, *flags))
         channel = stack.enter_context(grpc.insecure_channel(server.address))
-        yield server, Siege.of(channel, server.address, "slow")
+        yield server, Attacker.of(channel, server.address, "slow")
 
 
 def honest(launch: Launch, server: Process) -> tuple[Finished, Path]:
@@ -140,12 +140,12 @@ def test_slow_connections_and_calls_do_not_hold_up_a_run(
     launch: Launch, simulate: Simulate
 ) -> None:
     rounds = "200"
-    with server_of(launch, "--rounds", rounds) as (server, siege):
+    with server_of(launch, "--rounds", rounds) as (server, attacker):
         pushes = pb.PushStateRequest(header=pb.StateHeader(bytes=5000)).SerializeToString()
         senders: list[SlowSender | SlowConnection] = []
         for number in range(SLOW // 2):
-            session = siege.registers(f"slow-{number}")
-            senders.append(SlowSender(siege, "PushState", session, pushes))
+            session = attacker.registers(f"slow-{number}")
+            senders.append(SlowSender(attacker, "PushState", session, pushes))
             senders.append(SlowConnection(server.address))
         with sending(senders):
             done, run = honest(launch, server)
@@ -160,9 +160,9 @@ def test_slow_members_hold_up_a_round_for_the_patience_and_no_longer(
     """They are members of each round, and let go in each; nor does the end wait for them."""
     rounds = "3"
     flags = ("--rounds", rounds, "--clients", str(SLOW + 1), "--patience", "2")
-    with server_of(launch, *flags) as (server, siege):
-        sessions = [siege.registers(f"slow-{number}") for number in range(SLOW)]
-        with sending([SlowMember(siege, session) for session in sessions]):
+    with server_of(launch, *flags) as (server, attacker):
+        sessions = [attacker.registers(f"slow-{number}") for number in range(SLOW)]
+        with sending([SlowMember(attacker, session) for session in sessions]):
             done, run = honest(launch, server)
             ended = server.finish()
         assert (done.code, ended.code) == (0, 0), done.stderr

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,20 +15,13 @@ from hetero_common.agreement.plan import Plan
 from hetero_common.errors import SettingsError
 from hetero_common.settings import Settings, as_yaml
 from hetero_lab.settings import SimulationSettings
-from hetero_server.presets import PRESETS
 from hetero_server.settings import ServerSettings
 
 COMMANDS: list[type[Settings]] = [ServerSettings, ClientSettings, SimulationSettings]
 each_command = pytest.mark.parametrize("command", COMMANDS)
 
 
-@pytest.fixture(autouse=True)
-def no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing of this machine's environment, and a directory of its own."""
-    for variable in os.environ:
-        if variable.upper().startswith("HETERO_"):
-            monkeypatch.delenv(variable)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("unset_settings")
 
 
 def server(*flags: str) -> ServerSettings:
@@ -309,47 +301,3 @@ def test_a_bad_value_is_named_with_its_setting(
     sentence = refusal(*source(name, value, monkeypatch), command=command)
     assert name.replace("_", "-") in sentence
     assert repr(value) in sentence
-
-
-@pytest.mark.parametrize(
-    ("flags", "cuts"),
-    [
-        (["--clients", "1"], [3]),
-        (["--clients", "5"], [3, 4, 5, 3, 4]),
-        (["--clients", "2", "--cut-layers", " 7 , 1"], [7, 1]),
-        (["--clients", "2", "--cut-layers", "2"], [2, 2]),
-    ],
-)
-def test_cut_layers_are_dealt_out_in_turn(flags: list[str], cuts: list[int]) -> None:
-    assert settings.load(SimulationSettings, flags, "hetero-sim").cuts() == cuts
-
-
-# Presets.
-
-
-@pytest.mark.parametrize("command", [ServerSettings, SimulationSettings])
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_changes_defaults_and_what_is_set_goes_before_it(
-    name: str, command: type[Settings], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    defaults = settings.load(command, [], "hetero").model_dump()
-    chosen = settings.load(command, ["--preset", name], "hetero").model_dump()
-    assert chosen == defaults | {"preset": name} | dict(PRESETS[name])
-    file = config(f"preset: {name}\nbatch_size: 5\nrounds: 7")
-    monkeypatch.setenv("HETERO_CLIENT_LR", "0.25")
-    flags = ["--config", file, "--steps-per-round", "3", "--rounds", "9"]
-    given = {"batch_size": 5, "client_lr": 0.25, "steps_per_round": 3, "rounds": 9}
-    mixed = settings.load(command, flags, "hetero").model_dump(exclude={"config"})
-    assert mixed == {key: chosen[key] for key in mixed} | given
-
-
-def test_a_resumed_run_goes_on_with_its_settings_whatever_its_preset_has_become() -> None:
-    Path("run").mkdir()
-    Path("run", "settings.yaml").write_text("preset: paper\nbatch_size: 6\nexit_head: grid\n")
-    resumed = server("--resume", "run")
-    assert (resumed.preset, resumed.batch_size, resumed.exit_head) == ("paper", 6, "grid")
-    assert resumed.client_aggregation == Plan().client_aggregation
-
-
-def test_mixed_batches_have_no_relay() -> None:
-    assert "there is no --order relay" in refusal("--strategy", "mixed", "--order", "relay")

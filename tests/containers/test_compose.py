@@ -51,8 +51,8 @@ def log(service: str) -> str:
 
 def rounds(service: str) -> int:
     """How far its log has come."""
-    told = re.findall(rf"\[{service} (\d+)/60\]", log(service))
-    return int(told[-1]) if told else 0
+    rounds = re.findall(rf"\[{service} (\d+)/60\]", log(service))
+    return int(rounds[-1]) if rounds else 0
 
 
 def state(service: str) -> str:

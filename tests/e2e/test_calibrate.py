@@ -66,13 +66,13 @@ def run(fleet: Fleet, tmp_path: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Told:
+class Output:
     code: int
     stdout: str
     stderr: str
 
 
-Infer = Callable[..., Told]
+Infer = Callable[..., Output]
 """(*flags of hetero-infer) -> what it has said."""
 
 
@@ -80,11 +80,11 @@ Infer = Callable[..., Told]
 def infer(fleet: Fleet, run: Path, capsys: pytest.CaptureFixture[str]) -> Infer:
     """Run hetero-infer in this process, on the copy, with a server that may take its time."""
 
-    def ask(*flags: str) -> Told:
+    def ask(*flags: str) -> Output:
         capsys.readouterr()
         patient = ("--deadline-ms", "60000")
         code = infer_main(["--run", str(run), "--server", fleet.address, *patient, *flags])
-        return Told(code, *capsys.readouterr())
+        return Output(code, *capsys.readouterr())
 
     return ask
 
@@ -110,9 +110,9 @@ def test_what_is_held_out_is_not_part_of_the_shard(fleet: Fleet) -> None:
 
 
 def test_a_share_to_offload_is_kept_and_answered_with(infer: Infer, run: Path) -> None:
-    told = infer("--calibrate", "--offload", "0.3", "--output", "json")
-    assert told.code == 0
-    calibration = json.loads(told.stdout)
+    output = infer("--calibrate", "--offload", "0.3", "--output", "json")
+    assert output.code == 0
+    calibration = json.loads(output.stdout)
     assert calibration == kept(run)
     assert calibration["images"] == HELD_OUT
     assert calibration["source"] == "held out of shard 1/2 of digits"
@@ -120,9 +120,9 @@ def test_a_share_to_offload_is_kept_and_answered_with(infer: Infer, run: Path) -
     assert calibration["exit_accuracy"] > 0.2, "it has learned something"
     assert calibration["exit_auroc"] > 0.5
 
-    told = infer("--dataset", "digits", "--output", "json")
-    assert told.code == 0
-    answers = [json.loads(line) for line in told.stdout.splitlines()]
+    output = infer("--dataset", "digits", "--output", "json")
+    assert output.code == 0
+    answers = [json.loads(line) for line in output.stdout.splitlines()]
     assert len(answers) == 364
     threshold = round(calibration["threshold"], 4)
     clear = [each for each in answers if each["uncertainty"] != threshold]
@@ -130,7 +130,7 @@ def test_a_share_to_offload_is_kept_and_answered_with(infer: Infer, run: Path) -
         (True, "exit"),
         (False, "server"),
     }
-    assert told.stderr.splitlines()[-1] == (
+    assert output.stderr.splitlines()[-1] == (
         f"threshold {calibration['threshold']:.4g}, chosen by --calibrate for at most 30% offloaded"
     )
 
@@ -139,8 +139,8 @@ def test_a_threshold_on_the_confidence_is_kept_as_one(infer: Infer, run: Path) -
     by_confidence = ("--criterion", "confidence")
     assert infer("--calibrate", "--offload", "0.3", *by_confidence).code == 0
     assert kept(run)["criterion"] == "confidence"
-    told = infer("--dataset", "digits", "--output", "json")
-    answers = [json.loads(line) for line in told.stdout.splitlines()]
+    output = infer("--dataset", "digits", "--output", "json")
+    answers = [json.loads(line) for line in output.stdout.splitlines()]
     at_exit = [each for each in answers if each["source"] == "exit"]
     assert 0 < len(at_exit) < len(answers)
     for each in at_exit:
@@ -151,9 +151,9 @@ def test_a_threshold_on_the_confidence_is_kept_as_one(infer: Infer, run: Path) -
 def test_a_threshold_is_for_the_criterion_that_it_was_chosen_for(infer: Infer, run: Path) -> None:
     assert infer("--calibrate", "--offload", "0.3").code == 0
     data = ("--dataset", "digits", "--samples", "20", "--criterion", "confidence")
-    told = infer(*data)
-    assert told.code == 2
-    assert told.stderr.splitlines()[-1] == (
+    output = infer(*data)
+    assert output.code == 2
+    assert output.stderr.splitlines()[-1] == (
         f"hetero-infer: the threshold of {run} was chosen for --criterion entropy: choose one for "
         "confidence with --calibrate, or give --threshold"
     )
@@ -163,15 +163,15 @@ def test_a_threshold_is_for_the_criterion_that_it_was_chosen_for(infer: Infer, r
 def test_an_accuracy_is_reached_on_the_held_out_images(infer: Infer, run: Path) -> None:
     infer("--calibrate", "--offload", "1", "--output", "json")
     server = kept(run)["server_accuracy"]
-    told = infer("--calibrate", "--accuracy", f"{server:.17g}", "--output", "json")
-    assert told.code == 0
+    output = infer("--calibrate", "--accuracy", f"{server:.17g}", "--output", "json")
+    assert output.code == 0
     assert kept(run)["accuracy"] >= server
     assert kept(run)["target"] == {"kind": "accuracy", "value": server, "confidence": None}
 
 
 def test_a_loss_is_bounded_with_confidence(infer: Infer, run: Path) -> None:
-    told = infer("--calibrate", "--max-loss", "0.1", "--confidence", "0.9", "--output", "json")
-    assert told.code == 0
+    output = infer("--calibrate", "--max-loss", "0.1", "--confidence", "0.9", "--output", "json")
+    assert output.code == 0
     calibration = kept(run)
     assert calibration["target"] == {"kind": "max-loss", "value": 0.1, "confidence": 0.9}
     assert calibration["lost_share"] < calibration["lost_at_most"] <= 0.1
@@ -188,23 +188,23 @@ def test_a_loss_is_bounded_with_confidence(infer: Infer, run: Path) -> None:
 def test_a_loss_that_can_not_be_shown_offloads_everything(
     loss: str, why: str, infer: Infer, run: Path
 ) -> None:
-    told = infer("--calibrate", "--max-loss", loss)
-    assert told.code == 0
-    lines = told.stdout.splitlines()
+    output = infer("--calibrate", "--max-loss", loss)
+    assert output.code == 0
+    lines = output.stdout.splitlines()
     assert lines[-2] == f"everything is offloaded: {why}"
     assert (kept(run)["threshold"], kept(run)["offload_share"]) == (-1.0, 1.0)
-    told = infer("--dataset", "digits", "--samples", "50")
-    assert "exit 0.0%, server 100.0%, degraded 0.0%" in told.stdout
-    assert told.stdout.splitlines()[-1].startswith("threshold -1, chosen by --calibrate for ")
+    output = infer("--dataset", "digits", "--samples", "50")
+    assert "exit 0.0%, server 100.0%, degraded 0.0%" in output.stdout
+    assert output.stdout.splitlines()[-1].startswith("threshold -1, chosen by --calibrate for ")
 
 
 def test_a_table_says_what_the_threshold_is_worth(infer: Infer, run: Path) -> None:
-    told = infer("--calibrate", "--max-loss", "0.2")
-    assert (told.code, told.stderr) == (0, "")
+    output = infer("--calibrate", "--max-loss", "0.2")
+    assert (output.code, output.stderr) == (0, "")
     rows = {
         name.strip(): value.strip()
         for name, value in (
-            line.split("│")[1:3] for line in told.stdout.splitlines() if "│" in line
+            line.split("│")[1:3] for line in output.stdout.splitlines() if "│" in line
         )
     }
     calibration = kept(run)
@@ -222,7 +222,7 @@ def test_a_table_says_what_the_threshold_is_worth(infer: Infer, run: Path) -> No
         "calibration error of the exit": f"{calibration['exit_calibration_error']:.2%}",
         "calibration error of the server": f"{calibration['server_calibration_error']:.2%}",
     }
-    assert told.stdout.splitlines()[-1] == (
+    assert output.stdout.splitlines()[-1] == (
         f"kept in {run / CALIBRATION_FILE}: hetero-infer answers with it from now on"
     )
 
@@ -237,8 +237,8 @@ def test_labeled_images_of_a_folder_do_as_well(infer: Infer, run: Path, tmp_path
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(file)
     folder = f"folder:{tmp_path / 'pictures'}"
-    told = infer("--calibrate", "--offload", "0.4", "--dataset", folder, "--output", "json")
-    assert told.code == 0
+    output = infer("--calibrate", "--offload", "0.4", "--dataset", folder, "--output", "json")
+    assert output.code == 0
     assert kept(run)["source"] == f"validation images of {folder}"
     for name in ("threshold", "offload_share", "accuracy", "server_accuracy", "exit_auroc"):
         assert kept(run)[name] == pytest.approx(by_shard[name], rel=1e-5), name
@@ -249,9 +249,9 @@ def test_labeled_images_of_a_folder_do_as_well(infer: Infer, run: Path, tmp_path
 
 def test_a_threshold_that_is_given_comes_first(infer: Infer) -> None:
     infer("--calibrate", "--offload", "1")
-    told = infer("--dataset", "digits", "--samples", "50", "--threshold", "1")
-    assert "exit 100.0%, server 0.0%" in told.stdout
-    assert "--calibrate" not in told.stdout + told.stderr
+    output = infer("--dataset", "digits", "--samples", "50", "--threshold", "1")
+    assert "exit 100.0%, server 0.0%" in output.stdout
+    assert "--calibrate" not in output.stdout + output.stderr
 
 
 def test_without_a_calibration_the_threshold_is_the_default(infer: Infer) -> None:
@@ -266,9 +266,9 @@ def test_weights_that_are_trained_anew_need_a_new_calibration(
     calibration = run / CALIBRATION_FILE
     content = json.loads(calibration.read_bytes())
     calibration.write_text(json.dumps(content | {"model": "0" * 64}))
-    told = infer("--dataset", "digits")
-    assert (told.code, told.stdout) == (2, "")
-    assert sentence_of("hetero-infer", told.stderr) == (
+    output = infer("--dataset", "digits")
+    assert (output.code, output.stdout) == (2, "")
+    assert sentence_of("hetero-infer", output.stderr) == (
         f"{calibration} is of other weights than {MODEL_FILE}: run hetero-infer --calibrate again, "
         "or give --threshold"
     )
@@ -330,9 +330,9 @@ def test_weights_that_are_trained_anew_need_a_new_calibration(
 def test_bad_input_is_refused_in_one_sentence(
     flags: tuple[str, ...], sentence: str, infer: Infer, run: Path
 ) -> None:
-    told = infer(*flags)
-    assert (told.code, told.stdout) == (2, "")
-    assert sentence_of("hetero-infer", told.stderr) == sentence
+    output = infer(*flags)
+    assert (output.code, output.stdout) == (2, "")
+    assert sentence_of("hetero-infer", output.stderr) == sentence
     assert not (run / CALIBRATION_FILE).exists()
 
 
@@ -351,18 +351,18 @@ def test_a_run_without_a_device_or_images_is_named(
     of: str, sentence: str, infer: Infer, fleet: Fleet
 ) -> None:
     folder = {"server": fleet.server, "other": fleet.other}[of]
-    told = infer("--run", str(folder), "--calibrate", "--offload", "0.1")
-    assert (told.code, told.stdout) == (2, "")
-    assert sentence_of("hetero-infer", told.stderr) == sentence.format(folder)
+    output = infer("--run", str(folder), "--calibrate", "--offload", "0.1")
+    assert (output.code, output.stdout) == (2, "")
+    assert sentence_of("hetero-infer", output.stderr) == sentence.format(folder)
     assert not (folder / CALIBRATION_FILE).exists()
 
 
 def test_an_accuracy_out_of_reach_leaves_the_calibration_as_it_was(infer: Infer, run: Path) -> None:
     infer("--calibrate", "--offload", "0.1")
     before = (run / CALIBRATION_FILE).read_bytes()
-    told = infer("--calibrate", "--accuracy", "1")
-    assert (told.code, told.stdout) == (2, "")
-    assert sentence_of("hetero-infer", told.stderr).startswith(
+    output = infer("--calibrate", "--accuracy", "1")
+    assert (output.code, output.stdout) == (2, "")
+    assert sentence_of("hetero-infer", output.stderr).startswith(
         f"no threshold gives an accuracy of 1 on these {HELD_OUT} images: the best is 0."
     )
     assert (run / CALIBRATION_FILE).read_bytes() == before
@@ -372,7 +372,7 @@ def test_without_a_server_nothing_is_chosen(infer: Infer, run: Path) -> None:
     with socket.socket() as nobody:  # bound, so that the port is not another's; nobody listens
         nobody.bind(("127.0.0.1", 0))
         address = "{}:{}".format(*nobody.getsockname())
-        told = infer("--calibrate", "--offload", "0.1", "--server", address)
-    assert (told.code, told.stdout) == (1, "")
-    assert "connection" in sentence_of("hetero-infer", told.stderr)
+        output = infer("--calibrate", "--offload", "0.1", "--server", address)
+    assert (output.code, output.stdout) == (1, "")
+    assert "connection" in sentence_of("hetero-infer", output.stderr)
     assert not (run / CALIBRATION_FILE).exists()

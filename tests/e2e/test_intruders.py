@@ -1,4 +1,4 @@
-"""One live server and one honest client, while a crowd registers beside it and breaks the rules.
+"""One live server and one honest client, while others register beside it and break the rules.
 
 Each intruder breaks one: it gets one sentence, and nothing else happens.
 """
@@ -19,7 +19,7 @@ from hetero_common.records.history import read_records
 from hetero_common.records.rundir import MODEL_FILE
 from hetero_common.wire import rpc
 from hetero_splitee.v1 import service_pb2 as pb
-from support.bad_messages import CALL_OFFENCES, ENDED, EXPECTED, SESSION_OFFENCES, STREAM_OFFENCES
+from support.bad_messages import BAD_CALLS, BAD_SESSION_CALLS, BAD_STREAMS, ENDED, EXPECTED
 from support.commands import ERROR_NAMES, LOG_LINE
 from support.intruder import AGREED, CUT, DATA, SECONDS, Intruder, Refusal, refusal_of
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Siege:
+class IntrudedRun:
     """A run with one honest client among intruders, when it was over."""
 
     refusals: dict[str, Refusal] = field(default_factory=dict)
@@ -42,9 +42,9 @@ class Siege:
 
 
 @pytest.fixture(scope="module")
-def siege(launch: Launch) -> Siege:
-    siege = Siege()
-    intruding = [*STREAM_OFFENCES, *SESSION_OFFENCES]
+def intruded_run(launch: Launch) -> IntrudedRun:
+    intruded_run = IntrudedRun()
+    intruding = [*BAD_STREAMS, *BAD_SESSION_CALLS]
     with ExitStack() as stack:
         server = stack.enter_context(
             launch(
@@ -58,68 +58,73 @@ def siege(launch: Launch) -> Siege:
         )
         channel = stack.enter_context(grpc.insecure_channel(server.address))
         status = rpc.callable_for(channel, "GetStatus")(pb.GetStatusRequest(), timeout=SECONDS)
-        crowd = {}
+        intruders = {}
         for name in intruding:
-            crowd[name] = Intruder(channel, name, status.fingerprint)
-            stack.callback(crowd[name].closes)
-        for intruder in crowd.values():
+            intruders[name] = Intruder(channel, name, status.fingerprint)
+            stack.callback(intruders[name].closes)
+        for intruder in intruders.values():
             intruder.waits_for_round()
         # From here on the honest client is in a round that cannot end before the last intruder.
-        for name, (call, _, _) in CALL_OFFENCES.items():
-            siege.refusals[name] = refusal_of(partial(call, channel, status.fingerprint))
-        for name, (offends, _, _) in SESSION_OFFENCES.items():
-            siege.refusals[name] = offends(crowd[name])
-            crowd[name].leaves()
-        for name, (messages, _, _) in STREAM_OFFENCES.items():
-            siege.refusals[name] = crowd[name].sends(messages)
-            siege.afterwards[name] = crowd[name].pulls()
+        for name, (call, _, _) in BAD_CALLS.items():
+            intruded_run.refusals[name] = refusal_of(partial(call, channel, status.fingerprint))
+        for name, (misbehaves, _, _) in BAD_SESSION_CALLS.items():
+            intruded_run.refusals[name] = misbehaves(intruders[name])
+            intruders[name].leaves()
+        for name, (messages, _, _) in BAD_STREAMS.items():
+            intruded_run.refusals[name] = intruders[name].sends(messages)
+            intruded_run.afterwards[name] = intruders[name].pulls()
         # gRPC itself has ended this one's call, so to the server it has lost its connection.
         Intruder(channel, "a frame larger than gRPC takes", status.fingerprint).leaves()
-        siege.client, siege.server = honest.finish(), server.finish()
-        siege.client_run, siege.server_run = honest.folder / "run", server.folder / "run"
-    return siege
+        intruded_run.client, intruded_run.server = honest.finish(), server.finish()
+        intruded_run.client_run, intruded_run.server_run = (
+            honest.folder / "run",
+            server.folder / "run",
+        )
+    return intruded_run
 
 
-@pytest.mark.parametrize("offence", EXPECTED)
-def test_an_intruder_is_refused(offence: str, siege: Siege) -> None:
-    code, sentence = EXPECTED[offence]
-    refusal = siege.refusals[offence]
+@pytest.mark.parametrize("case", EXPECTED)
+def test_an_intruder_is_refused(case: str, intruded_run: IntrudedRun) -> None:
+    code, sentence = EXPECTED[case]
+    refusal = intruded_run.refusals[case]
     assert (refusal.code, sentence in refusal.sentence) == (code, True), refusal
     assert "\n" not in refusal.sentence
     assert not any(name in refusal.sentence for name in (*ERROR_NAMES, "Traceback", ".py", "/"))
 
 
-@pytest.mark.parametrize("offence", STREAM_OFFENCES)
-def test_an_intruder_s_session_is_over(offence: str, siege: Siege) -> None:
-    assert siege.afterwards[offence] == Refusal(
+@pytest.mark.parametrize("case", BAD_STREAMS)
+def test_an_intruder_s_session_is_over(case: str, intruded_run: IntrudedRun) -> None:
+    assert intruded_run.afterwards[case] == Refusal(
         ENDED, "this session has ended or was never opened: register again"
     )
 
 
-def test_the_honest_client_finishes_its_training(siege: Siege) -> None:
-    assert siege.client is not None and siege.server is not None
-    assert (siege.client.code, siege.server.code) == (0, 0)
-    kinds = [event["event"] for event in read_records(siege.client_run)]
+def test_the_honest_client_finishes_its_training(intruded_run: IntrudedRun) -> None:
+    assert intruded_run.client is not None and intruded_run.server is not None
+    assert (intruded_run.client.code, intruded_run.server.code) == (0, 0)
+    kinds = [event["event"] for event in read_records(intruded_run.client_run)]
     assert kinds == ["joined", "round", "round", "evaluation", "finished"]
 
 
-def test_intruders_leave_no_trace_in_the_weights(siege: Siege, simulate: Simulate) -> None:
+def test_intruders_leave_no_trace_in_the_weights(
+    intruded_run: IntrudedRun, simulate: Simulate
+) -> None:
     """Bit for bit what the honest client and the server would have got on their own."""
     alone = simulate("--clients", "1", "--cut-layers", str(CUT), *DATA, *AGREED)
     for ours, theirs in (
-        (siege.server_run / MODEL_FILE, alone / MODEL_FILE),
-        (siege.client_run / MODEL_FILE, alone / "client-1.safetensors"),
+        (intruded_run.server_run / MODEL_FILE, alone / MODEL_FILE),
+        (intruded_run.client_run / MODEL_FILE, alone / "client-1.safetensors"),
     ):
         trained, expected = load_file(ours), load_file(theirs)
         assert trained.keys() == expected.keys()
         assert all(trained[k].tobytes() == expected[k].tobytes() for k in expected)
 
 
-def test_no_intruder_makes_the_server_fail(siege: Siege) -> None:
+def test_no_intruder_makes_the_server_fail(intruded_run: IntrudedRun) -> None:
     """A refusal is a line in the log; a fault would be a traceback with an id."""
-    assert siege.server is not None
-    log = siege.server.stderr.splitlines()
+    assert intruded_run.server is not None
+    log = intruded_run.server.stderr.splitlines()
     assert all(LOG_LINE.match(line) for line in log)
     assert not [line for line in log if " ERROR " in line or "fault" in line]
     refused = [line for line in log if "refused a call: " in line]
-    assert len(refused) >= len(siege.refusals)
+    assert len(refused) >= len(intruded_run.refusals)

@@ -23,7 +23,7 @@ TOKEN = "3f1c8a52d6e94b07"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Certificates of the server, and a file of one token."""
-    folder = tmp_path_factory.mktemp("doors")
+    folder = tmp_path_factory.mktemp("tokens")
     assert main([str(folder / "certs"), "--server", "localhost"]) == 0
     known = folder / "known"
     known.mkdir()
@@ -36,11 +36,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_who_has_a_token_trains_and_nobody_else(
     encrypted: bool, launch: Launch, folder: Path
 ) -> None:
-    doors = ("--tokens", str(folder / "tokens"), "--listen")
+    flags_of_server = ("--tokens", str(folder / "tokens"), "--listen")
     tls = ("--certs", str(folder / "certs" / "server"))
     knows = ("--certs", str(folder / "known")) if encrypted else ()
     listen = ("0.0.0.0:0", *tls) if encrypted else ("127.0.0.1:0",)
-    with launch("hetero-server", *SMALL, *SHORT, *doors, *listen) as server:
+    with launch("hetero-server", *SMALL, *SHORT, *flags_of_server, *listen) as server:
         where = ("--server", f"localhost:{server.address.rpartition(':')[2]}", *knows)
 
         def board(token: str) -> Finished:

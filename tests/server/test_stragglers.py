@@ -44,7 +44,7 @@ def test_a_frozen_client_delays_the_others_for_as_long_as_the_patience_lasts() -
     assert watch.run.phase() is Phase.CLOSING
 
 
-def a_crowd(*names: str) -> Run:
+def run_of(*names: str) -> Run:
     run = Run(clients=len(names))
     for name in names:
         run.join(name)
@@ -53,7 +53,7 @@ def a_crowd(*names: str) -> Run:
 
 def test_all_who_hold_up_the_others_are_released_at_once() -> None:
     """However many they are: one at each look would hold up a round for minutes."""
-    watch = Watch(a_crowd(*"abcdef"))
+    watch = Watch(run_of(*"abcdef"))
     watch.run.train("a", "b")  # too few for a quorum
     watch.wait(60)
     assert watch.released() == []
@@ -63,7 +63,7 @@ def test_all_who_hold_up_the_others_are_released_at_once() -> None:
 
 
 def test_all_beyond_a_quorum_are_released_at_once() -> None:
-    watch = Watch(a_crowd(*"abcdef"), quorum=0.3)
+    watch = Watch(run_of(*"abcdef"), quorum=0.3)
     run = watch.run
     run.train("a", "b")
     watch.wait(40)
@@ -77,7 +77,7 @@ def test_all_beyond_a_quorum_are_released_at_once() -> None:
 @pytest.mark.parametrize("done", ["a", "abc"], ids=["nearly all", "half"])
 def test_nobody_is_released_who_waits_for_the_server(done: str) -> None:
     """A server with many clients can take longer than the patience for what they have sent."""
-    watch = Watch(a_crowd(*"abcdef"), quorum=0.5)
+    watch = Watch(run_of(*"abcdef"), quorum=0.5)
     run = watch.run
     run.train(*done)
     for name in "def":
@@ -105,7 +105,7 @@ def test_a_run_that_is_over_waits_for_farewells_as_long_as_for_a_round() -> None
 
 
 def test_the_last_who_is_there_is_released_by_nobody() -> None:
-    watch = Watch(a_crowd(*"abc"))
+    watch = Watch(run_of(*"abc"))
     watch.wait(1000)
     assert len(watch.released()) < 3
 

@@ -40,7 +40,7 @@ PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 ENDED = grpc.StatusCode.ABORTED
 
 # What is sent on a training stream once round 0 has begun, and how it is refused.
-STREAM_OFFENCES: dict[str, tuple[list[object], grpc.StatusCode, str]] = {
+BAD_STREAMS: dict[str, tuple[list[object], grpc.StatusCode, str]] = {
     "a batch larger than agreed": (
         [batch(labels=[0] * 9, activation=header(9, *SHAPE))],
         LIMIT,
@@ -181,7 +181,7 @@ def pushing(spoil: Callable[[Packed], bytes]) -> Callable[[Intruder], Refusal]:
 
 
 # What is called within a session, beside its training stream, during round 0.
-SESSION_OFFENCES: dict[str, tuple[Callable[[Intruder], Refusal], grpc.StatusCode, str]] = {
+BAD_SESSION_CALLS: dict[str, tuple[Callable[[Intruder], Refusal], grpc.StatusCode, str]] = {
     "infinite weights": (pushing(poisoned), INVALID, "NaN or infinity"),
     "absurd weights": (pushing(absurd), INVALID, "the RMS of layers.1.conv.weight is "),
     "a negative variance": (pushing(of_negative_variance), INVALID, "is negative"),
@@ -218,10 +218,10 @@ SESSION_OFFENCES: dict[str, tuple[Callable[[Intruder], Refusal], grpc.StatusCode
 
 
 # What needs no session, or is refused one. The server's fingerprint is filled in.
-Offence = Callable[[grpc.Channel, str], object]
+BadCall = Callable[[grpc.Channel, str], object]
 
 
-def registers(**changes: Any) -> Offence:
+def registers(**changes: Any) -> BadCall:
     def call(channel: grpc.Channel, fingerprint: str) -> object:
         request = registration(**({"fingerprint": fingerprint} | changes))
         return rpc.callable_for(channel, "Register")(request, timeout=SECONDS)
@@ -229,7 +229,7 @@ def registers(**changes: Any) -> Offence:
     return call
 
 
-def calls(name: str, *requests: object, session: str | None = None) -> Offence:
+def calls(name: str, *requests: object, session: str | None = None) -> BadCall:
     """A call with these requests."""
 
     def call(channel: grpc.Channel, fingerprint: str) -> object:
@@ -241,7 +241,7 @@ def calls(name: str, *requests: object, session: str | None = None) -> Offence:
     return call
 
 
-def predicts(*requests: object, cut_layer: int = CUT, fingerprint: str | None = None) -> Offence:
+def predicts(*requests: object, cut_layer: int = CUT, fingerprint: str | None = None) -> BadCall:
     def call(channel: grpc.Channel, real: str) -> object:
         opening = pb.PredictOpen(cut_layer=cut_layer, fingerprint=fingerprint or real)
         return calls("Predict", pb.PredictRequest(open=opening), *requests)(channel, real)
@@ -249,7 +249,7 @@ def predicts(*requests: object, cut_layer: int = CUT, fingerprint: str | None = 
     return call
 
 
-CALL_OFFENCES: dict[str, tuple[Offence, grpc.StatusCode, str]] = {
+BAD_CALLS: dict[str, tuple[BadCall, grpc.StatusCode, str]] = {
     "a newer protocol": (
         registers(protocol_version=PROTOCOL_VERSION + 1),
         PRECONDITION,
@@ -349,6 +349,6 @@ CALL_OFFENCES: dict[str, tuple[Offence, grpc.StatusCode, str]] = {
 
 EXPECTED = {
     name: (code, sentence)
-    for offences in (STREAM_OFFENCES, SESSION_OFFENCES, CALL_OFFENCES)
-    for name, (_, code, sentence) in offences.items()
+    for cases in (BAD_STREAMS, BAD_SESSION_CALLS, BAD_CALLS)
+    for name, (_, code, sentence) in cases.items()
 }

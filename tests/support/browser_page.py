@@ -9,7 +9,7 @@ from support.commands import SMALL
 from support.processes import Launch, Process
 
 
-class Stage:
+class LiveRun:
     """A server that trains, its clients, and the page of it."""
 
     def __init__(self, launch: Launch, stack: ExitStack) -> None:

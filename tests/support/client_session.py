@@ -1,4 +1,4 @@
-"""What a client of the state machine knows of itself, and what it may be told."""
+"""What a client of the state machine knows of itself, and what an engine may say to it."""
 
 from __future__ import annotations
 
@@ -53,35 +53,35 @@ class Session:
 
     def listen(self) -> None:
         """Hear what an honest engine may say, and nothing else."""
-        for told in drain(self.member):
+        for message in drain(self.member):
             if self.member.state in GONE and self.dismissed:
                 return  # its stream has ended
-            assert not self.dismissed, f"{told} after the end"
-            match told:
-                case Ack(duplicate=True) if told.round in self.sent_late:
-                    self.sent_late.remove(told.round)
+            assert not self.dismissed, f"{message} after the end"
+            match message:
+                case Ack(duplicate=True) if message.round in self.sent_late:
+                    self.sent_late.remove(message.round)
                 case Ack(duplicate=True):
-                    assert (told.round, told.step < self.step) == (self.round, True)
+                    assert (message.round, message.step < self.step) == (self.round, True)
                 case Ack():
-                    assert (told.round, told.step) == (self.round, self.acked_of_round)
+                    assert (message.round, message.step) == (self.round, self.acked_of_round)
                     self.acked += 1
                     self.acked_of_round += 1
                 case StartRound():
                     assert (self.start, self.asked) == (None, None)
-                    assert told.round > self.round or self.is_heir
-                    self.start, self.round = told, told.round
+                    assert message.round > self.round or self.is_heir
+                    self.start, self.round = message, message.round
                     # Of what had arrived before a break, some acknowledgements are gone with it.
-                    self.step = self.first_step = told.first_step
+                    self.step = self.first_step = message.first_step
                     self.acked_of_round = self.member.applied
-                    self.completed = max(self.completed, told.round - 1)
+                    self.completed = max(self.completed, message.round - 1)
                 case Evaluate():
                     assert (self.start, self.asked) == (None, None)
-                    assert told.round == self.round or self.is_heir
-                    self.asked, self.round = told, told.round
+                    assert message.round == self.round or self.is_heir
+                    self.asked, self.round = message, message.round
                 case Finish():
                     assert (self.start, self.asked) == (None, None)
                     self.dismissed = True
                 case _:
-                    assert isinstance(told, HeteroError)
-                    assert self.may_be_sent_away, told
+                    assert isinstance(message, HeteroError)
+                    assert self.may_be_sent_away, message
                     self.dismissed = True

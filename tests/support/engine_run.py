@@ -1,4 +1,4 @@
-"""An engine whose strategy trains nothing, and everything around it that a test plays itself."""
+"""An engine whose strategy trains nothing, and what a test does in the place of its clients."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def an_evaluation(round_: int) -> Evaluation:
 
 
 class Run:
-    """An engine with everything around it that a test plays itself."""
+    """An engine, and what its clients would do with it, call by call."""
 
     def __init__(
         self,
@@ -214,9 +214,9 @@ class Run:
 
 
 def drain(member: Member) -> list[object]:
-    told = list[object](member.outbox)
+    messages = list[object](member.outbox)
     member.outbox.clear()
-    return told
+    return messages
 
 
 def a_pair(rounds: int = 3) -> Run:

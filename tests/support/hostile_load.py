@@ -39,8 +39,8 @@ class Outcome:
 
 
 @dataclass
-class Siege:
-    """An attacker's hold on a server.
+class Attacker:
+    """Somebody who says anything at all to a server.
 
     Attributes:
         channel: To the server.
@@ -54,19 +54,19 @@ class Siege:
     ended: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, channel: grpc.Channel, address: str, name: str) -> Siege:
+    def of(cls, channel: grpc.Channel, address: str, name: str) -> Attacker:
         """Look at the server from within a session first, to know what a good client would say."""
-        siege = cls(channel, address, Recording("", b"", name))
-        status = pb.GetStatusResponse.FromString(siege.call("GetStatus", [b""]).answers[0])
-        siege.recording = Recording(status.fingerprint, b"", name)
-        session = siege.registers(name)
+        attacker = cls(channel, address, Recording("", b"", name))
+        status = pb.GetStatusResponse.FromString(attacker.call("GetStatus", [b""]).answers[0])
+        attacker.recording = Recording(status.fingerprint, b"", name)
+        session = attacker.registers(name)
         blob = b"".join(
             pb.PullStateResponse.FromString(answer).chunk
-            for answer in siege.call("PullState", [b""], session).answers
+            for answer in attacker.call("PullState", [b""], session).answers
         )
-        siege.call("Leave", [b""], session)
-        siege.recording = Recording(status.fingerprint, blob, name)
-        return siege
+        attacker.call("Leave", [b""], session)
+        attacker.recording = Recording(status.fingerprint, blob, name)
+        return attacker
 
     def call(self, name: str, messages: Iterable[bytes], session: str | None = None) -> Outcome:
         """One call, with these bytes as its messages; it is checked to end as documented."""
@@ -164,7 +164,7 @@ class Siege:
         self._method(name)(iter(said), metadata=metadata).cancel()
         self.ended["abandoned"] += 1
 
-    def knocks(self, draw: random.Random) -> None:
+    def sends_noise(self, draw: random.Random) -> None:
         """Noise on a connection of its own."""
         host, _, port = self.address.rpartition(":")
         with suppress(OSError), socket.create_connection((host, int(port)), SECONDS) as bare:

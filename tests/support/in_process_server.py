@@ -1,4 +1,4 @@
-"""Certificates and servers to try the doors with."""
+"""A server in this process, and the certificates and tokens to call it with."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def write_tokens(file: Path) -> Path:
     return file
 
 
-class House:
-    """A server in this process, and what happens in it."""
+class InProcessServer:
+    """A server in this process, its engine, and calls of its clients."""
 
     def __init__(self, engine: Engine, address: str) -> None:
         self.engine, self.address = engine, address
@@ -151,28 +151,28 @@ def a_service(
 
 
 @contextlib.asynccontextmanager
-async def _house(
+async def _serving(
     limits: LimitSettings = LimitSettings(),  # noqa: B008 - frozen
-    **doors: Any,
-) -> AsyncIterator[House]:
+    **options: Any,
+) -> AsyncIterator[InProcessServer]:
     service, runner = a_service(limits)
-    front = await Listener.open("127.0.0.1:0", limits=limits, **doors)
+    front = await Listener.open("127.0.0.1:0", limits=limits, **options)
     front.serve(service)
     try:
-        yield House(runner.engine, f"127.0.0.1:{front.port}")
+        yield InProcessServer(runner.engine, f"127.0.0.1:{front.port}")
     finally:
         await front.close()
         runner.compute.close()
 
 
-def visit(scene: Callable[[House], T], **doors: Any) -> T:
-    """Play a scene at a server with such doors."""
+def with_server(body: Callable[[InProcessServer], T], **options: Any) -> T:
+    """Run `body` in a thread beside a server that was opened with these options."""
 
-    async def play() -> T:
-        async with _house(**doors) as house:
-            return await asyncio.to_thread(scene, house)
+    async def main() -> T:
+        async with _serving(**options) as server:
+            return await asyncio.to_thread(body, server)
 
-    return asyncio.run(play())
+    return asyncio.run(main())
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ _AT_ONCE = 5
 session yet, the server takes a few at a time."""
 
 
-class Crowd:
+class ManyClients:
     """Clients on few connections; those that train send zeros, the others only say that they live.
 
     Args:
@@ -76,8 +76,8 @@ class Crowd:
                 case "ack":
                     applied += not frame.message.ack.duplicate
                 case "evaluate" if trains:
-                    told = pb.Evaluation(round=frame.message.evaluate.round, samples=1)
-                    await stream.write(pb.TrainRequest(evaluation=told))
+                    evaluation = pb.Evaluation(round=frame.message.evaluate.round, samples=1)
+                    await stream.write(pb.TrainRequest(evaluation=evaluation))
                 case "finish":
                     break
         await self._method(where, "Leave")(pb.LeaveRequest(), metadata=session)
@@ -108,13 +108,13 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowd_at(address: str, clients: int) -> AsyncIterator[Crowd]:
-    crowd = Crowd(address, -(-clients // STREAMS_PER_CONNECTION))
+async def many_clients_at(address: str, clients: int) -> AsyncIterator[ManyClients]:
+    them = ManyClients(address, -(-clients // STREAMS_PER_CONNECTION))
     try:
-        await crowd.greet()
-        yield crowd
+        await them.greet()
+        yield them
     finally:
-        await crowd.close()
+        await them.close()
 
 
 @contextmanager

@@ -7,13 +7,13 @@ from contextlib import ExitStack
 
 import pytest
 
-from support.browser_page import Stage
+from support.browser_page import LiveRun
 from support.processes import Launch, launch
 
 __all__ = ["launch"]
 
 
 @pytest.fixture(scope="module")
-def stage(launch: Launch) -> Iterator[Stage]:
+def live_run(launch: Launch) -> Iterator[LiveRun]:
     with ExitStack() as stack:
-        yield Stage(launch, stack)
+        yield LiveRun(launch, stack)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from support.browser_page import Stage
+from support.browser_page import LiveRun
 
 pytestmark = pytest.mark.web
 
@@ -29,14 +29,14 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-def a_page(browser: Browser, stage: Stage, scheme: str = "light", width: int = 1200) -> Page:
+def a_page(browser: Browser, live_run: LiveRun, scheme: str = "light", width: int = 1200) -> Page:
     """The page, opened, without a complaint of the browser's."""
     page = browser.new_page(
         color_scheme="dark" if scheme == "dark" else "light",
         viewport={"width": width, "height": 900},
     )
     page.on("pageerror", lambda error: pytest.fail(f"the page has thrown {error}"))
-    page.goto(stage.url)
+    page.goto(live_run.url)
     return page
 
 
@@ -53,8 +53,8 @@ def picture(page: Page, name: str) -> None:
         page.screenshot(path=Path(_PICTURES) / f"{name}.png", full_page=True)
 
 
-def test_a_run_is_followed_while_it_trains(browser: Browser, stage: Stage) -> None:
-    page = a_page(browser, stage)
+def test_a_run_is_followed_while_it_trains(browser: Browser, live_run: LiveRun) -> None:
+    page = a_page(browser, live_run)
     for client, cut in (("board-1", "2"), ("board-2", "4")):
         expect(row(page, client)).to_contain_text("training", timeout=_LONG_MS)
         expect(row(page, client).locator("[data-name='cut layer']")).to_have_text(cut)
@@ -75,8 +75,8 @@ def test_a_run_is_followed_while_it_trains(browser: Browser, stage: Stage) -> No
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_can_be_read_on_its_ground(browser: Browser, stage: Stage, scheme: str) -> None:
-    page = a_page(browser, stage, scheme)
+def test_text_can_be_read_on_its_ground(browser: Browser, live_run: LiveRun, scheme: str) -> None:
+    page = a_page(browser, live_run, scheme)
     expect(row(page, "board-1")).to_be_visible(timeout=_LONG_MS)
     for selector in ("h2", "dt", "dd", "#clients td", "#clients th", "#about"):
         assert page.locator(selector).first.evaluate(_CONTRAST) >= 4.5, selector
@@ -84,29 +84,29 @@ def test_text_can_be_read_on_its_ground(browser: Browser, stage: Stage, scheme: 
     page.close()
 
 
-def test_a_phone_is_wide_enough(browser: Browser, stage: Stage) -> None:
-    page = a_page(browser, stage, width=360)
+def test_a_phone_is_wide_enough(browser: Browser, live_run: LiveRun) -> None:
+    page = a_page(browser, live_run, width=360)
     expect(row(page, "board-1")).to_be_visible(timeout=_LONG_MS)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     picture(page, "page-phone")
     page.close()
 
 
-def test_a_client_that_is_killed_is_shown_as_gone(browser: Browser, stage: Stage) -> None:
-    page = a_page(browser, stage)
+def test_a_client_that_is_killed_is_shown_as_gone(browser: Browser, live_run: LiveRun) -> None:
+    page = a_page(browser, live_run)
     expect(row(page, "board-2")).to_contain_text("training", timeout=_LONG_MS)
-    stage.clients["board-2"].kill()
+    live_run.clients["board-2"].kill()
     expect(row(page, "board-2")).to_contain_text("connection lost", timeout=_LONG_MS)
     expect(fact(page, "clients here")).to_have_text("1 of 2")
     expect(page.locator("#events")).to_contain_text("board-2 lost its connection")
     page.close()
 
 
-def test_a_server_that_is_gone_is_told_plainly(browser: Browser, stage: Stage) -> None:
-    """The last test: the stage is empty after it."""
-    page = a_page(browser, stage)
+def test_a_server_that_is_gone_is_told_plainly(browser: Browser, live_run: LiveRun) -> None:
+    """The last test: there is no server after it."""
+    page = a_page(browser, live_run)
     expect(row(page, "board-1")).to_be_visible(timeout=_LONG_MS)
-    stage.server.kill()
+    live_run.server.kill()
     expect(page.locator("#lost")).to_be_visible(timeout=_LONG_MS)
     expect(page.locator("#lost")).to_contain_text("has not answered since")
     expect(row(page, "board-1")).to_be_visible()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from support.browser_page import Stage
+from support.browser_page import LiveRun
 from support.processes import free_address
 
 pytestmark = pytest.mark.web
@@ -34,15 +34,15 @@ def fetch(url: str) -> str:
         return str(answer.read().decode())
 
 
-def test_promtool_finds_nothing_to_say_about_a_live_run(stage: Stage) -> None:
-    while "hetero_client_exit_accuracy_ratio{" not in (text := fetch(f"{stage.url}metrics")):
+def test_promtool_finds_nothing_to_say_about_a_live_run(live_run: LiveRun) -> None:
+    while "hetero_client_exit_accuracy_ratio{" not in (text := fetch(f"{live_run.url}metrics")):
         time.sleep(0.5)
     assert promtool("check", "metrics", given=text) == ""
 
 
-def test_a_prometheus_answers_which_round_it_is(stage: Stage, tmp_path: Path) -> None:
+def test_a_prometheus_answers_which_round_it_is(live_run: LiveRun, tmp_path: Path) -> None:
     address = free_address()
-    target = urllib.parse.urlsplit(stage.url).netloc
+    target = urllib.parse.urlsplit(live_run.url).netloc
     scrape = {"job_name": "hetero-server", "static_configs": [{"targets": [target]}]}
     config = {
         "global": {"scrape_interval": "1s"},

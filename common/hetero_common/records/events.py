@@ -8,6 +8,7 @@ and one that it does not know is left out.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -25,6 +26,8 @@ Round = NonNegativeInt
 def _shares(point: OperatingPoint) -> OperatingPoint:
     if not (0 <= point.accuracy <= 1 and 0 <= point.offload_share <= 1):  # NaN neither
         raise ValueError("a curve consists of shares")
+    if not math.isfinite(point.threshold):
+        raise ValueError("a curve has finite thresholds")
     return point
 
 
@@ -146,14 +149,14 @@ class RoundClosed(Event, kind="round"):
     steps: PositiveInt | None = None
     applied: str | None = None
     samples: int = 0
-    server_loss: Number | None = None
+    server_loss: float | None = None
     server_train_accuracy: Share | None = None
-    gradient_norm: Number | None = None
-    gradient_norm_max: Number | None = None
-    activation_peak: Number | None = None
-    activation_peak_max: Number | None = None
+    gradient_norm: float | None = None
+    gradient_norm_max: float | None = None
+    activation_peak: float | None = None
+    activation_peak_max: float | None = None
     outliers: int = 0
-    exit_loss: Number | None = None
+    exit_loss: float | None = None
     exit_train_accuracy: Share | None = None
     bytes_received: NonNegativeInt | None = None
     bytes_returned: NonNegativeInt | None = None
@@ -161,8 +164,8 @@ class RoundClosed(Event, kind="round"):
     bytes_pulled: NonNegativeInt | None = None
     bytes_asked: NonNegativeInt | None = None
     bytes_answered: NonNegativeInt | None = None
-    update_norm: Number | None = None
-    buffers_norm: Number | None = None
+    update_norm: float | None = None
+    buffers_norm: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +245,7 @@ class DeviceRound(Event, kind="round"):
     bytes_sent: NonNegativeInt | None = None
     bytes_received: NonNegativeInt | None = None
     round: Round
-    exit_loss: Number | None = None
+    exit_loss: float | None = None
     exit_accuracy: Share | None = None
 
 
@@ -284,7 +287,7 @@ class LocalRound(Event, kind="round"):
 
     client: str
     round: Round
-    exit_loss: Number | None = None
+    exit_loss: float | None = None
     exit_accuracy: Share | None = None
 
 
@@ -308,7 +311,7 @@ class WholeRound(Event, kind="round"):
     omitted = frozenset({"samples", "bytes_pushed", "bytes_pulled", "cut_layer"})
 
     round: Round
-    loss: Number
+    loss: float
     samples: int | None = None
     bytes_pushed: NonNegativeInt | None = None
     bytes_pulled: NonNegativeInt | None = None

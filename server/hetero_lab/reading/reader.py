@@ -45,11 +45,14 @@ def read_run(directory: Path) -> Run:
     if not recorded:
         raise HeteroError(f"{directory / METRICS_FILE} is empty: wait for the end of a round")
     try:
-        return run_from("/".join(directory.resolve().parts[-2:]), plan, settings, recorded)
+        run = run_from("/".join(directory.resolve().parts[-2:]), plan, settings, recorded)
     except (ValueError, KeyError, TypeError):
         raise HeteroError(
             f"{directory / METRICS_FILE} is damaged: an event lacks what docs/runs.md says it has"
         ) from None
+    if not any(participant.training or participant.tests for participant in run.participants):
+        raise HeteroError(f"{directory} has measured nothing yet: wait for the end of a round")
+    return run
 
 
 def _read_settings(directory: Path) -> Mapping[str, Any]:
@@ -75,13 +78,10 @@ def run_from(
         recorded: Its events, in their order.
 
     Raises:
-        HeteroError: It has measured nothing yet.
         ValueError: An event contradicts what such an event says.
     """
     source = _source(settings)
     participants = read_participants(recorded, has_trained_exits=plan.exit_weight > 0)
-    if not any(participant.training or participant.tests for participant in participants):
-        raise HeteroError(f"{name} has measured nothing yet: wait for the end of a round")
     started, ended = recorded[0].time, recorded[-1].time
     events = [each.event for each in recorded]
     return Run(

@@ -1,102 +1,22 @@
-"""Images, `folder:` and `digits`; the sets that torchvision reads are in test_data_builtin.py."""
+"""Image folders and archives of them."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
-from PIL import Image
 
 from hetero_client.data import ImageSource, Split, open_source, open_validation
-from hetero_client.data.images import decode, fit
-from hetero_client.data.torchvision_shim import torchvision
 from hetero_common.errors import SettingsError
 from hetero_common.models.normalization import NORMALIZATIONS
+from support.pictures import Files, channels_first, encode, noise, read_all
 
-Pixels = npt.NDArray[np.uint8]
-Files = dict[str, bytes]
 Store = Callable[[Path, Files], Path]
-
-
-def noise(*shape: int, seed: int = 0) -> Pixels:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def encode(pixels: npt.NDArray[Any], kind: str = "PNG", **options: Any) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, kind, **options)
-    return stream.getvalue()
-
-
-def read_all(source: ImageSource, image_size: int) -> torch.Tensor:
-    return source.read(np.arange(len(source.labels)), image_size)
-
-
-def channels_first(pixels: Pixels) -> torch.Tensor:
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
-
-
-# --- images ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [(96, 96), (50, 33), (33, 51), (8, 8), (28, 200)])
-def test_fit_resizes_and_crops_as_torchvision_does(size: tuple[int, int]) -> None:
-    transforms = torchvision.transforms
-    image = Image.fromarray(noise(*size, 3))
-    expected = transforms.CenterCrop(32)(transforms.Resize(32)(image))
-    assert np.array_equal(np.asarray(fit(image, 32)), np.asarray(expected))
-
-
-def test_gray_becomes_three_equal_channels() -> None:
-    pixels = noise(4, 4)
-    decoded = np.asarray(decode(encode(pixels), "gray"))
-    assert np.array_equal(decoded, np.repeat(pixels[..., None], 3, axis=2))
-
-
-def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
-    pixels = np.array([[0, 255], [256, 65535]], dtype=np.uint16)
-    decoded = np.asarray(decode(encode(pixels), "deep"))
-    assert decoded[..., 0].tolist() == [[0, 0], [1, 255]]
-
-
-def test_a_palette_with_transparency_is_read() -> None:
-    stream = io.BytesIO()
-    image = Image.fromarray(noise(4, 4, 3)).quantize(4)
-    image.save(stream, "PNG", transparency=b"\x10\x80\xff\xff")
-    assert decode(stream.getvalue(), "palette").mode == "RGB"
-
-
-def test_a_photograph_is_turned_upright() -> None:
-    pixels = noise(2, 3, 3)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # orientation: the camera was turned left
-    decoded = np.asarray(decode(encode(pixels, exif=exif), "photograph"))
-    assert np.array_equal(decoded, np.rot90(pixels, -1))
-
-
-@pytest.mark.parametrize("content", [b"", b"text", encode(noise(9, 9, 3))[:60]])
-def test_a_damaged_image_is_named(content: bytes) -> None:
-    with pytest.raises(SettingsError, match=r"cat.png cannot be read as an image"):
-        decode(content, "cat.png")
-
-
-def test_pixels_without_a_known_range_are_refused() -> None:
-    with pytest.raises(SettingsError, match=r"x.tif cannot be .*no known range"):
-        decode(encode(np.zeros((2, 2), dtype=np.float32), "TIFF"), "x.tif")
-
-
-# --- folder: --------------------------------------------------------------------------------------
 
 
 def write_folder(root: Path, files: Files) -> Path:
@@ -254,60 +174,3 @@ def test_the_real_cifar10_has_its_known_statistics() -> None:
     normalized = NORMALIZATIONS["cifar10"].apply(source.read(np.arange(0, 50_000, 10), 32))
     assert normalized.mean((0, 2, 3)).abs().max() < 0.05
     assert (normalized.std((0, 2, 3)) - 1).abs().max() < 0.05
-
-
-# --- digits ---------------------------------------------------------------------------------------
-
-
-def open_digits(split: Split) -> ImageSource:
-    return open_source("digits", Path("unused"), split)
-
-
-def test_digits_are_split_in_each_class_alike() -> None:
-    train, test = open_digits("train"), open_digits("test")
-    assert train.classes == test.classes == tuple("0123456789")
-    assert (len(train.labels), len(test.labels)) == (1433, 364)
-    fractions = np.bincount(test.labels) / np.bincount(np.r_[train.labels, test.labels])
-    assert fractions == pytest.approx([0.2] * 10, abs=0.01)
-
-
-def test_digits_are_all_there_once_and_use_the_whole_range() -> None:
-    """Of their 1,797 images no two are alike; the digest is of scikit-learn 1.9's `load_digits`."""
-    sources = [open_digits(split) for split in ("train", "test")]
-    pixels = torch.cat([read_all(source, 8) for source in sources])
-    labels = np.concatenate([source.labels for source in sources])
-    original = (image[0] / 255 * 16 for image in pixels)
-    rows = sorted(
-        image.round().byte().numpy().tobytes() + bytes([label])
-        for image, label in zip(original, labels, strict=True)
-    )
-    assert len({row[:-1] for row in rows}) == 1797
-    assert (
-        hashlib.sha256(b"".join(rows)).hexdigest()
-        == "f67d6a29d0e1f70e7f0cd9dcf25816b694881f4b8f27f5cc1db59551f0499fb8"
-    )
-    assert (int(pixels.min()), int(pixels.max())) == (0, 255)
-
-
-def test_digits_are_normalized_by_their_own_statistics() -> None:
-    normalized = NORMALIZATIONS["digits"].apply(read_all(open_digits("train"), 32))
-    assert normalized.mean().item() == pytest.approx(0, abs=1e-3)
-    assert normalized.std().item() == pytest.approx(1, abs=1e-3)
-
-
-# --- all ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dataset", ["mnist", "", "folder:", "CIFAR10"])
-def test_unknown_sets_name_the_choices(dataset: str) -> None:
-    choices = r"choose one of cifar10, cifar100, stl10, digits, folder:PATH or your own"
-    with pytest.raises(SettingsError, match=choices):
-        open_source(dataset, Path("unused"), "train")
-
-
-def test_torchvision_is_imported_only_where_needed() -> None:
-    code = (
-        "import pathlib, sys; from hetero_client.data import open_source; "
-        "open_source('digits', pathlib.Path(), 'train'); sys.exit('torchvision' in sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

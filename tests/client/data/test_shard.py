@@ -68,9 +68,11 @@ def test_a_device_whose_shard_is_below_a_batch_says_what_to_do(
         shards = [load_shard(client(n, 12, *flags), plan, n - 1, 12) for n in range(1, 13)]
         sizes.append([len(shard.labels) for shard in shards])
     below = [number for number, size in enumerate(sizes[0], start=1) if size < 64]
-    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert 0 < len(below) == len(told) and min(sizes[1]) >= 64
-    assert told[0] == (
+    warnings = [
+        record.getMessage() for record in caplog.records if record.levelno == logging.WARNING
+    ]
+    assert 0 < len(below) == len(warnings) and min(sizes[1]) >= 64
+    assert warnings[0] == (
         f"shard {below[0]}/12 has {sizes[0][below[0] - 1]} images to train on, less than a "
         "batch: with --min-shard 64, on all clients alike, it would be filled up from the largest"
     )

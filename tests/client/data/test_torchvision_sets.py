@@ -1,4 +1,4 @@
-"""cifar10, cifar100 and stl10, from small files in their exact formats; the torchvision shim."""
+"""cifar10, cifar100 and stl10, from small files in their exact formats."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import fcntl
 import hashlib
 import io
 import pickle
-import subprocess
-import sys
 import tarfile
 import urllib.error
 import urllib.request
@@ -15,32 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
 
-from hetero_client.data import ImageSource, open_source
+from hetero_client.data import open_source
 from hetero_client.data.images import fit
 from hetero_client.data.torchvision_sets import LabeledSTL10
 from hetero_client.data.torchvision_shim import torchvision
 from hetero_common.errors import SettingsError
+from support.pictures import Files, Pixels, channels_first, noise, read_all
 
-Pixels = npt.NDArray[np.uint8]
-Files = dict[str, bytes]
 CIFAR10 = torchvision.datasets.CIFAR10
-
-
-def noise(*shape: int) -> Pixels:
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-
-def as_tensor(pixels: Pixels) -> torch.Tensor:
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
-
-
-def read_all(source: ImageSource, image_size: int) -> torch.Tensor:
-    return source.read(np.arange(len(source.labels)), image_size)
 
 
 def pickled(**content: Any) -> bytes:
@@ -106,8 +90,8 @@ def test_cifar10_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert train.classes == test.classes == tuple("abcdefghij")
     assert train.labels.tolist() == [0, 9, 1, 8, 2, 7, 3, 6, 4, 5]
     assert test.labels.tolist() == [5, 4]
-    assert torch.equal(read_all(train, 32), as_tensor(pixels[:10]))
-    assert torch.equal(test.read(np.array([1]), 32), as_tensor(pixels[11:]))
+    assert torch.equal(read_all(train, 32), channels_first(pixels[:10]))
+    assert torch.equal(test.read(np.array([1]), 32), channels_first(pixels[11:]))
 
 
 def test_cifar100_is_read_with_its_fine_labels(
@@ -118,8 +102,8 @@ def test_cifar100_is_read_with_its_fine_labels(
     train, test = (open_source("cifar100", tmp_path, split) for split in ("train", "test"))
     assert train.classes[42] == "class 42"
     assert (train.labels.tolist(), test.labels.tolist()) == ([3, 99], [42])
-    assert torch.equal(read_all(train, 32), as_tensor(pixels[:2]))
-    assert torch.equal(read_all(test, 32), as_tensor(pixels[2:]))
+    assert torch.equal(read_all(train, 32), channels_first(pixels[:2]))
+    assert torch.equal(read_all(test, 32), channels_first(pixels[2:]))
 
 
 def test_stl10_is_read_without_its_unlabeled_images(
@@ -132,13 +116,10 @@ def test_stl10_is_read_without_its_unlabeled_images(
     assert (train.classes[0], train.classes[9]) == ("airplane", "truck")
     assert train.labels.dtype == np.int64
     assert (train.labels.tolist(), test.labels.tolist()) == ([0, 9, 3], [6, 1])
-    assert torch.equal(read_all(train, 96), as_tensor(pixels[:3]))
-    assert torch.equal(read_all(test, 96), as_tensor(pixels[3:]))
+    assert torch.equal(read_all(train, 96), channels_first(pixels[:3]))
+    assert torch.equal(read_all(test, 96), channels_first(pixels[3:]))
     shrunk = [np.asarray(fit(Image.fromarray(image), 32)) for image in pixels[:3]]
-    assert torch.equal(read_all(train, 32), as_tensor(np.stack(shrunk)))
-
-
-# --- missing and damaged files --------------------------------------------------------------------
+    assert torch.equal(read_all(train, 32), channels_first(np.stack(shrunk)))
 
 
 def pack(reader: Any, files: Files) -> bytes:
@@ -249,37 +230,3 @@ def test_one_process_downloads_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(CIFAR10, "download", download)
     with pytest.raises(SettingsError, match="the lock was held"):
         open_source("cifar10", tmp_path, "train")
-
-
-# --- torchvision_shim -----------------------------------------------------------------------------
-
-BROKEN_TORCHVISION = """
-import torch
-from . import extension
-torch.library.register_fake("torchvision::nms")(lambda dets, scores, iou_threshold: dets)
-import torchvision.extension
-torchvision.extension.imports.append("whole")
-"""
-
-
-def import_shim(torchvision_source: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    package = folder / "torchvision"
-    package.mkdir()
-    (package / "__init__.py").write_text(torchvision_source)
-    (package / "extension.py").write_text("imports = []")
-    code = (
-        "from hetero_client.data.torchvision_shim import torchvision; "
-        "print(torchvision.extension.imports)"
-    )
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-
-
-def test_torchvision_is_imported_without_its_compiled_library(tmp_path: Path) -> None:
-    result = import_shim(BROKEN_TORCHVISION, tmp_path)
-    assert result.stdout == "['whole']\n", result.stderr
-
-
-def test_other_failures_of_torchvision_are_not_hidden(tmp_path: Path) -> None:
-    result = import_shim("raise RuntimeError('another reason')", tmp_path)
-    assert result.stderr.endswith("RuntimeError: another reason\n")

@@ -166,14 +166,14 @@ def test_a_report_holds_the_accuracies_of_exit_server_and_both(
     right = probabilities.argmax(dim=1) == test.labels
     assert 0 < share(right) < 1
     both = Answers.of(probabilities, F.one_hot(test.labels, 10).float(), test.labels, criterion)
-    told = asdict(report)
-    told.pop("curve")
+    record = asdict(report)
+    record.pop("curve")
     assert report.curve == tuple(both.curve())
     of_class = [test.labels == number for number in range(10)]
     held = tuple(int(those.sum()) for those in of_class)
-    assert told.pop("class_samples") == told.pop("server_class_right") == held
-    assert told.pop("exit_class_right") == tuple(int(right[those].sum()) for those in of_class)
-    assert told == pytest.approx(
+    assert record.pop("class_samples") == record.pop("server_class_right") == held
+    assert record.pop("exit_class_right") == tuple(int(right[those].sum()) for those in of_class)
+    assert record == pytest.approx(
         {
             "round": 6,
             "samples": 40,

@@ -77,12 +77,12 @@ def test_a_server_that_is_gone_is_told_once_until_it_is_back(
     caplog.set_level(logging.WARNING)
     server = Server()
     inference = device(server, [SURE, UNSURE, SURE, UNSURE])
-    told = []
+    counts = []
     for is_there in (True, False, False, True, False):
         server.is_there = is_there
         inference.answer(IMAGES)
-        told.append(len(caplog.messages))
-    assert told == [0, 1, 1, 1, 2]
+        counts.append(len(caplog.messages))
+    assert counts == [0, 1, 1, 1, 2]
 
 
 def test_images_come_in_batches_of_at_most_so_many() -> None:

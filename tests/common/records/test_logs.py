@@ -41,9 +41,9 @@ def test_as_json_each_line_is_an_object(capsys: pytest.CaptureFixture[str]) -> N
     logs.speak_as("board-1", 120)
     logs.enter_round(65)
     log.warning("lost the server (%s)", 'it said "no"\nand left')
-    told = json.loads(last_line(capsys))
-    assert told.pop("time").endswith("+00:00")
-    assert told == {
+    line = json.loads(last_line(capsys))
+    assert line.pop("time").endswith("+00:00")
+    assert line == {
         "level": "warning",
         "logger": "hetero_test",
         "who": "board-1",

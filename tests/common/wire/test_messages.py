@@ -275,7 +275,7 @@ def test_a_curve_that_is_too_long_is_refused_before_it_is_read() -> None:
 
 
 def test_a_client_that_tells_no_curve_is_understood() -> None:
-    told = service_pb2.Evaluation(round=2, samples=10, exit_accuracy=0.5)
-    assert messages.record_from_wire(told, Evaluation) == Evaluation(
+    message = service_pb2.Evaluation(round=2, samples=10, exit_accuracy=0.5)
+    assert messages.record_from_wire(message, Evaluation) == Evaluation(
         2, 10, 0.5, 0, 0, 0, 0, curve=()
     )

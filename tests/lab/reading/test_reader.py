@@ -13,14 +13,10 @@ import torch
 
 from hetero_common.agreement.control import OperatingPoint
 from hetero_common.errors import HeteroError, SettingsError
-from hetero_common.models.split import activation_shapes
 from hetero_common.records.history import read_records
 from hetero_common.records.rundir import METRICS_FILE, PLAN_FILE, SETTINGS_FILE, read_plan
-from hetero_common.tensors.weight_delta import pack
-from hetero_common.tensors.weights import read_file, tensors_to_bytes
 from hetero_common.version import __version__
 from hetero_lab.methods import METHODS
-from hetero_lab.methods.undivided import whole_model
 from hetero_lab.reading.reader import read_run
 from hetero_lab.reading.run import Curve, Source, TransferredBytes
 from lab.test_simulation import SMALL
@@ -79,24 +75,6 @@ def test_a_simulated_run_is_read_exactly(simulated: Path) -> None:
         ]
 
 
-def test_payload_is_activations_feedback_and_weights_of_training(simulated: Path) -> None:
-    shapes = activation_shapes(whole_model(read_plan(simulated)), image_size=8)
-    for number, each in enumerate(read_run(simulated).participants, start=1):
-        assert each.cut_layer is not None
-        batch = 8 * math.prod(shapes[each.cut_layer - 1]) * 2  # fp16
-        file = simulated / f"client-{number}.safetensors"
-        weights, (held, _) = file.stat().st_size, read_file(file)
-        change = len(tensors_to_bytes(pack(held, held, "bf16")))
-        trained = [
-            TransferredBytes(n * (5 * batch + change), n * (5 * batch + weights)) for n in (1, 2)
-        ]
-        assert [m.payload for m in each.training] == trained
-        # What is averaged is pulled before it is evaluated, so the next round does without.
-        tested = [TransferredBytes(p.sent, p.received + weights) for p in trained]
-        assert [m.payload for m in each.tests] == tested
-        assert each.payload == tested[-1]
-
-
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_is_read(method: str, simulate: Simulate) -> None:
     cuts = ("--cut-layers", "2,4" if method == "fedavg-prefix" else "3")
@@ -148,35 +126,6 @@ def test_a_resumed_server_takes_back_what_it_does_not_know(tmp_path: Path) -> No
     ]
 
 
-def test_of_a_round_that_is_recorded_again_the_last_counts(tmp_path: Path) -> None:
-    events = [joined(), evaluation_event(0), evaluation_event(0, exit_accuracy=0.9)]
-    (client,) = read_run(write_run(tmp_path, events)).participants
-    assert [m.exit for m in client.tests] == [0.9]
-
-
-def test_bytes_of_a_client_that_joins_anew_are_added(tmp_path: Path) -> None:
-    weights: dict[str, Any] = {"bytes_pushed": 10, "bytes_pulled": 20, "bytes_returned": 5}
-    events = [
-        joined(),
-        round_event(0, **weights),
-        {"event": "left", "client": "a", "round": 0, "state": "LEFT"},
-        joined(),
-        round_event(1, bytes_received=700, **weights),
-    ]
-    (client,) = read_run(write_run(tmp_path, events)).participants
-    assert [m.payload for m in client.training] == [
-        TransferredBytes(1010, 25),
-        TransferredBytes(1720, 50),
-    ]
-
-
-def test_a_directory_that_was_used_again_holds_its_last_run(tmp_path: Path) -> None:
-    first = [joined("old", run="one"), {"event": "round", "round": 0, "exit_accuracy": 0.1}]
-    second = [joined("new", run="two"), {"event": "round", "round": 0, "exit_accuracy": 0.2}]
-    (client,) = read_run(write_run(tmp_path, [*first, *second], CLIENT)).participants
-    assert (client.name, client.training[0].exit) == ("new", 0.2)
-
-
 def test_a_client_that_was_started_again_has_sent_what_both_processes_have(tmp_path: Path) -> None:
     def process(round_: int, *counts: int) -> list[dict[str, Any]]:
         event = {"event": "round", "round": round_, "exit_accuracy": 0.5}
@@ -223,37 +172,6 @@ def test_an_exit_that_is_not_trained_answers_nothing(tmp_path: Path) -> None:
     assert run.notes[0] == (
         "Its exits are not trained (exit weight 0), so nothing is shown of them."
     )
-
-
-def test_incidents_are_told_in_words(tmp_path: Path) -> None:
-    far = {"statistic": "gradient_norm", "value": 1234.5, "usual": 2.0}
-    events = [
-        joined(),
-        round_event(0),
-        {"event": "checkpoint", "round": 0, "failed": None},
-        {"event": "checkpoint", "round": 1, "failed": "No space left on device"},
-        {"event": "released", "client": "a", "round": 1, "why": "gone for 60 s"},
-        {"event": "left_out", "client": "a", "round": 1, **far},
-        {"event": "quarantined", "client": "a", "round": 1, "step": 3, **far},
-        {"event": "left", "client": "a", "round": 1, "state": "EVICTED"},
-        {"event": "left", "client": "b", "round": 1, "state": "LEFT"},
-        {"event": "left", "client": "c", "round": 1, "state": "STALE"},
-        {"event": "resumed", "round": -1},
-        {"event": "rejoined", "base": None},
-    ]
-    run = read_run(write_run(tmp_path, [*events, round_event(0)]))
-    assert [incident.what for incident in run.incidents] == [
-        "the run could not be saved: No space left on device",
-        "round 2 goes on without this client: gone for 60 s",
-        "what this client pushed is in no average of round 2: gradient norm of 1.23e+03 where 2 is "
-        "usual",
-        "this client was sent away for the rest of the run: gradient norm of 1.23e+03 where 2 is "
-        "usual",
-        "this client was sent away, or a newer process has its id",
-        "this client lost its connection, and may come back",
-        "the server was started again and went on from its beginning",
-        "this client lost the server, was connected again and started anew",
-    ]
 
 
 # What is damaged, or no run.

@@ -194,16 +194,11 @@ def test_a_run_of_a_client_that_calls_itself_a_script(simulate: Simulate) -> Non
     assert "<script>alert(2)</script>" in Page(page).texts["td"]
 
 
-def test_the_same_run_gives_the_same_page(simulate: Simulate) -> None:
-    directory = simulate(*SMALL, "--clients", "2", "--eval-every", "1")
-    assert report_on(read_run(directory)) == report_on(read_run(directory))
-
-
 def test_events_are_told_up_to_a_number() -> None:
     many = tuple(Incident(n, n, "c1", f"event {n}") for n in range(250))
     page = Page(page_of(dataclasses.replace(a_run(), incidents=many)))
-    told = [text for text in page.texts["td"] if text.startswith("event ")]
-    assert (told[0], len(told)) == ("event 0", 200)
+    shown = [text for text in page.texts["td"] if text.startswith("event ")]
+    assert (shown[0], len(shown)) == ("event 0", 200)
     assert "50 more are in metrics.jsonl." in page.texts["p"]
 
 

@@ -87,7 +87,7 @@ def test_losses_and_accuracies_become_curves() -> None:
     assert chronicle.evaluations["a"].offload_share == 0.25
 
 
-TOLD: dict[str, tuple[dict[str, Any], str]] = {
+SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
     "joined": ({"client": "a", "cut_layer": 3, "shard_size": 1200, "round": 0}, "1,200 images"),
     "returned": (
         {"client": "a", "round": 4, "base": 3, "first_step": 0},
@@ -106,9 +106,9 @@ TOLD: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", TOLD)
+@pytest.mark.parametrize("kind", SENTENCES)
 def test_events_are_told_in_words(kind: str) -> None:
-    fields, words = TOLD[kind]
+    fields, words = SENTENCES[kind]
     chronicle = Chronicle(Clock())
     chronicle.observe(an_event(kind, **fields))
     assert [event.kind for event in chronicle.happenings] == [kind]
@@ -149,12 +149,12 @@ def test_a_checkpoint_that_failed_is_not_the_last_one() -> None:
 
 
 def test_a_run_that_is_taken_up_keeps_its_curves_up_to_there_and_no_pace() -> None:
-    told = [
+    events = [
         {"event": "round", "time": float(r), "seconds": 0.0} | round_event("a", r) for r in range(5)
     ]
     clock = Clock()
     chronicle = Chronicle(clock)
-    chronicle.replay(recorded(told))
+    chronicle.replay(recorded(events))
     chronicle.observe(an_event("resumed", round=2))
     assert [point["round"] for point in chronicle.losses.points()] == [0, 1, 2]
     assert chronicle.seconds_left(10) is None

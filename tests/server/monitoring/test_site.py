@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import socket
 from pathlib import Path
 
-import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from hetero_common.errors import SettingsError
 from hetero_server.auth.identity import TokenOwners
 from hetero_server.monitoring.monitor import Monitor
-from hetero_server.monitoring.serving import page
 from hetero_server.monitoring.site import build_site
 from support.engine_run import Run
 from support.monitored_run import watched
 
 
-def a_visitor(monitor: Monitor | None = None, **doors: object) -> TestClient:
-    site = build_site(monitor or Monitor(), lambda: True, **doors)  # type: ignore[arg-type]  # doors are of several types
+def a_visitor(monitor: Monitor | None = None, **options: object) -> TestClient:
+    site = build_site(monitor or Monitor(), lambda: True, **options)  # type: ignore[arg-type]  # they are of several types
     return TestClient(site, base_url="http://localhost")
 
 
@@ -115,38 +110,3 @@ def test_whether_it_is_well_anybody_may_know(tmp_path: Path, is_well: bool, code
 def test_credentials_that_make_no_sense_are_none(tmp_path: Path, header: str) -> None:
     visitor = a_visitor(tokens=TokenOwners(a_token_file(tmp_path)))
     assert visitor.get("/metrics", headers={"authorization": header}).status_code == 401
-
-
-def test_where_others_can_reach_it_it_asks_for_a_token_or_a_word() -> None:
-    with pytest.raises(SettingsError, match="--http-tokens"):
-        asyncio.run(look("0.0.0.0:0"))
-
-
-def test_a_port_that_was_asked_for_and_is_taken_is_an_error() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as taken,
-        pytest.raises(SettingsError, match="another --http"),
-    ):
-        asyncio.run(look(f"127.0.0.1:{taken.getsockname()[1]}"))
-
-
-def test_by_default_another_port_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        usual = f"127.0.0.1:{taken.getsockname()[1]}"
-        monkeypatch.setattr("hetero_server.monitoring.serving._USUAL", usual)
-        url = asyncio.run(look("auto"))
-    assert url is not None
-    assert usual not in url
-
-
-def test_off_is_off() -> None:
-    assert asyncio.run(look("off")) is None
-
-
-async def look(http: str) -> str | None:
-    """Open the page, look at it, and close it again."""
-    async with page(Monitor(), http, is_well=lambda: True) as url:
-        if url is not None:
-            async with httpx2.AsyncClient() as visitor:
-                assert (await visitor.get(f"{url}metrics")).status_code == 200
-        return url

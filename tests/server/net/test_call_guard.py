@@ -17,7 +17,7 @@ from hetero_common.wire import rpc
 from hetero_server.net.listener import Listener
 from hetero_splitee.v1 import service_pb2_grpc
 from hetero_splitee.v1.service_pb2 import GetStatusRequest
-from support.in_process_server import SECONDS, House, visit
+from support.in_process_server import SECONDS, InProcessServer, with_server
 
 UNARY = [method.name for method in rpc.SERVICE.methods if not method.client_streaming]
 
@@ -26,15 +26,15 @@ UNARY = [method.name for method in rpc.SERVICE.methods if not method.client_stre
 def test_a_call_that_ends_before_its_message_is_refused(name: str) -> None:
     """grpc.aio by itself would leave it open, and the caller waiting, for good."""
 
-    def scene(house: House) -> None:
-        with grpc.insecure_channel(house.address) as channel:
+    def body(server: InProcessServer) -> None:
+        with grpc.insecure_channel(server.address) as channel:
             method: Any = channel.stream_stream(f"/{rpc.SERVICE.full_name}/{name}")
             with pytest.raises(grpc.RpcError) as caught:
                 list(method(iter(()), timeout=SECONDS))
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert caught.value.details() == "a call came without its message"
 
-    visit(scene)
+    with_server(body)
 
 
 def test_a_closed_front_has_no_calls_in_hand() -> None:
@@ -53,7 +53,7 @@ def test_a_closed_front_has_no_calls_in_hand() -> None:
                     await asyncio.sleep(0)
                 self.has_ended = True
 
-    async def play() -> None:
+    async def main() -> None:
         front, servicer = await Listener.open("127.0.0.1:0"), Reluctant()
         front.serve(servicer)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{front.port}") as channel:
@@ -64,7 +64,7 @@ def test_a_closed_front_has_no_calls_in_hand() -> None:
             assert servicer.has_ended
             call.cancel()
 
-    asyncio.run(asyncio.wait_for(play(), SECONDS))
+    asyncio.run(asyncio.wait_for(main(), SECONDS))
 
 
 def test_what_grpc_says_of_calls_at_its_end_is_no_fault() -> None:
@@ -94,7 +94,7 @@ def errors_after_a_late_read() -> list[str]:
                 self.seen = error
                 raise
 
-    async def play() -> None:
+    async def main() -> None:
         front, servicer = await Listener.open("127.0.0.1:0"), Late()
         front.serve(servicer)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{front.port}") as channel:
@@ -112,5 +112,5 @@ def errors_after_a_late_read() -> list[str]:
     handler = logging.Handler(logging.ERROR)
     handler.emit = lambda record: errors.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger().addHandler(handler)
-    asyncio.run(asyncio.wait_for(play(), SECONDS))
+    asyncio.run(asyncio.wait_for(main(), SECONDS))
     return errors

@@ -23,7 +23,7 @@ SECONDS = 60.0
 """Guard against an answer that never comes."""
 
 
-class Visitor:
+class HealthClient:
     """Somebody who asks for a server's health."""
 
     def __init__(self, stub: Any) -> None:
@@ -43,55 +43,55 @@ class Visitor:
             call.cancel()
 
 
-Scene = Callable[[Listener, Visitor], Awaitable[None]]
+Body = Callable[[Listener, HealthClient], Awaitable[None]]
 
 
-def visit(scene: Scene) -> None:
-    async def play() -> None:
+def with_front(body: Body) -> None:
+    async def main() -> None:
         front = await Listener.open("127.0.0.1:0")
         async with grpc.aio.insecure_channel(f"127.0.0.1:{front.port}") as channel:
-            await scene(front, Visitor(health_pb2_grpc.HealthStub(channel)))
+            await body(front, HealthClient(health_pb2_grpc.HealthStub(channel)))
         await front.close()
 
-    asyncio.run(asyncio.wait_for(play(), 2 * SECONDS))
+    asyncio.run(asyncio.wait_for(main(), 2 * SECONDS))
 
 
 def test_a_server_that_is_still_loading_does_not_serve() -> None:
-    async def scene(front: Listener, visitor: Visitor) -> None:
+    async def body(front: Listener, client: HealthClient) -> None:
         for service in ("", rpc.SERVICE.full_name):
-            assert await visitor.check(service) == NOT_SERVING
+            assert await client.check(service) == NOT_SERVING
         front.health.tell(serving=True)
         for service in ("", rpc.SERVICE.full_name):
-            assert await visitor.check(service) == SERVING
+            assert await client.check(service) == SERVING
 
-    visit(scene)
+    with_front(body)
 
 
 def test_other_services_are_not_known() -> None:
-    async def scene(front: Listener, visitor: Visitor) -> None:
+    async def body(front: Listener, client: HealthClient) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await visitor.check("another.Service")
+            await client.check("another.Service")
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-        assert await anext(visitor.watch("another.Service")) == UNKNOWN
+        assert await anext(client.watch("another.Service")) == UNKNOWN
 
-    visit(scene)
+    with_front(body)
 
 
 def test_every_watcher_hears_of_every_change_whoever_else_leaves() -> None:
-    async def scene(front: Listener, visitor: Visitor) -> None:
-        staying, leaving = visitor.watch(), visitor.watch()
+    async def body(front: Listener, client: HealthClient) -> None:
+        staying, leaving = client.watch(), client.watch()
         assert [await anext(staying), await anext(leaving)] == [NOT_SERVING, NOT_SERVING]
         await leaving.aclose()  # type: ignore[attr-defined]
         for serving, status in ((True, SERVING), (False, NOT_SERVING), (True, SERVING)):
             front.health.tell(serving=serving)
             assert await anext(staying) == status
 
-    visit(scene)
+    with_front(body)
 
 
 def test_a_server_that_ends_serves_no_more() -> None:
-    async def scene(front: Listener, visitor: Visitor) -> None:
-        watching = visitor.watch()
+    async def body(front: Listener, client: HealthClient) -> None:
+        watching = client.watch()
         await anext(watching)
         front.health.tell(serving=True)
         assert await anext(watching) == SERVING
@@ -101,7 +101,7 @@ def test_a_server_that_ends_serves_no_more() -> None:
         await watching.aclose()  # type: ignore[attr-defined]
         await ending
 
-    visit(scene)
+    with_front(body)
 
 
 def test_a_server_whose_computing_is_stuck_does_not_serve_until_it_goes_on(
@@ -109,10 +109,10 @@ def test_a_server_whose_computing_is_stuck_does_not_serve_until_it_goes_on(
 ) -> None:
     monkeypatch.setattr("hetero_server.net.health._LOOK_SECONDS", 0.01)
 
-    async def scene(front: Listener, visitor: Visitor) -> None:
+    async def body(front: Listener, client: HealthClient) -> None:
         compute, goes_on = ComputeThread(), threading.Event()
         looking = asyncio.create_task(keep_true(front.health, compute, stall_timeout=0.05))
-        watching = visitor.watch()
+        watching = client.watch()
         while await anext(watching) != SERVING:
             pass
         stuck = asyncio.create_task(compute.run(goes_on.wait))
@@ -124,10 +124,10 @@ def test_a_server_whose_computing_is_stuck_does_not_serve_until_it_goes_on(
         looking.cancel()
         compute.close()
 
-    visit(scene)
+    with_front(body)
     # gRPC's poller may tell this log of a loop that another test has closed.
-    told = [record for record in caplog.records if record.name == keep_true.__module__]
-    assert [record.getMessage() for record in told] == [
+    logged = [record for record in caplog.records if record.name == keep_true.__module__]
+    assert [record.getMessage() for record in logged] == [
         "the computing has made no progress for 0.05 s: health says NOT_SERVING",
         "the computing goes on again: health says SERVING",
     ]

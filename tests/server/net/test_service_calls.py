@@ -5,44 +5,36 @@ The RPCs come from the service's descriptor, so that a new one is tried or fails
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hetero_client.link.transport import ServerLink, ServerStatus
 from hetero_common.errors import (
     HeteroError,
     LimitExceeded,
     PermissionDenied,
     ServerUnreachable,
-    SettingsError,
     Unauthenticated,
 )
 from hetero_common.wire import rpc
-from hetero_server.auth.certs import Authority
-from hetero_server.net.listener import Listener
 from hetero_server.settings import LimitSettings
 from hetero_splitee.v1 import service_pb2 as pb
 from support.in_process_server import (
-    HOSTS,
     SECONDS,
     TOKENS,
-    House,
+    InProcessServer,
     Pki,
-    a_service,
     closing,
-    visit,
+    with_server,
     write_tokens,
 )
 
 METHODS = [method.name for method in rpc.SERVICE.methods]
 OPEN_TO_EVERY_CLIENT = {"GetStatus"}
 """Calls that are nobody's in particular."""
-AT_THE_DOOR = (Unauthenticated, PermissionDenied, ServerUnreachable)
+NOT_LET_IN = (Unauthenticated, PermissionDenied, ServerUnreachable)
 
 each_method = pytest.mark.parametrize("method", METHODS)
 
@@ -65,19 +57,19 @@ def expected(method: str, credential: str) -> type[HeteroError] | None:
 
 
 def outcome(
-    house: House,
+    server: InProcessServer,
     method: str,
     owner: tuple[Path | None, str | None],
     caller: tuple[Path | None, str | None],
 ) -> type[HeteroError] | None:
-    owners, callers = house.calls(*owner), house.calls(*caller)
+    owners, callers = server.calls(*owner), server.calls(*caller)
     with closing(owners, callers):
-        session = house.register(owners, "a").session
+        session = server.register(owners, "a").session
         callers.enter_session(session)
-        ended = house.outcome(callers, method)
-        if ended in AT_THE_DOOR:  # the session it tried to use is as it was
+        ended = server.outcome(callers, method)
+        if ended in NOT_LET_IN:  # the session it tried to use is as it was
             owners.enter_session(session)
-            assert house.outcome(owners, "PullState") is None
+            assert server.outcome(owners, "PullState") is None
         return ended
 
 
@@ -89,8 +81,8 @@ def test_a_certificate_that_is_not_the_clients_does_not_open(
     certs = pki["b" if credential == "another" else credential]
     # The token makes the client go without a certificate; this server does not look at tokens.
     caller = (certs, TOKENS["a"] if credential == "nobody" else None)
-    ended = visit(
-        lambda house: outcome(house, method, (pki["a"], None), caller), certs=pki["server"]
+    ended = with_server(
+        lambda server: outcome(server, method, (pki["a"], None), caller), certs=pki["server"]
     )
     assert ended is expected(method, credential)
 
@@ -102,8 +94,8 @@ def test_a_token_that_is_not_the_clients_does_not_open(
 ) -> None:
     token = {"none": None, "wrong": "x" * 20, "another": TOKENS["b"]}[credential]
     # A certificate of `a` makes no difference: this server asks for tokens.
-    ended = visit(
-        lambda house: outcome(house, method, (pki["nobody"], TOKENS["a"]), (pki["a"], token)),
+    ended = with_server(
+        lambda server: outcome(server, method, (pki["nobody"], TOKENS["a"]), (pki["a"], token)),
         certs=pki["server"],
         tokens=tokens,
     )
@@ -121,211 +113,82 @@ def test_the_clients_own_credential_opens(method: str, kind: str, pki: Pki, toke
         "loopback": (None, None),
     }[kind]
     asked = tokens if kind.startswith("token") else None
-    ended = visit(lambda house: outcome(house, method, owner, owner), certs=certs, tokens=asked)
-    assert ended not in AT_THE_DOOR
+    ended = with_server(
+        lambda server: outcome(server, method, owner, owner), certs=certs, tokens=asked
+    )
+    assert ended not in NOT_LET_IN
 
 
 def test_a_client_is_told_whose_credential_it_has(pki: Pki) -> None:
-    def scene(house: House) -> None:
-        calls = house.calls(pki["b"])
+    def body(server: InProcessServer) -> None:
+        calls = server.calls(pki["b"])
         with closing(calls), pytest.raises(PermissionDenied, match="b's and not a's: start the"):
-            house.register(calls, "a")
-        assert not house.engine.members
+            server.register(calls, "a")
+        assert not server.engine.members
 
-    visit(scene, certs=pki["server"])
+    with_server(body, certs=pki["server"])
 
 
 def test_a_token_comes_once(pki: Pki, tokens: Path) -> None:
-    def scene(house: House) -> None:
-        calls = house.calls(pki["nobody"], TOKENS["a"])
+    def body(server: InProcessServer) -> None:
+        calls = server.calls(pki["nobody"], TOKENS["a"])
         calls._metadata = [(rpc.TOKEN_KEY, "Bearer x"), *calls._metadata]
         with closing(calls):
-            assert house.outcome(calls, "GetStatus") is Unauthenticated
+            assert server.outcome(calls, "GetStatus") is Unauthenticated
 
-    visit(scene, certs=pki["server"], tokens=tokens)
-
-
-# What the client says when the handshake fails: which side, which file. It does not try again.
-
-
-@pytest.mark.parametrize(
-    ("server", "client", "sentence"),
-    [
-        ("server", "stranger", "refused this client's certificate: check that client.pem"),
-        ("server", "expired", "refused this client's certificate: check that client.pem"),
-        ("server", "theirs", "server.pem does not come from the authority in this client's ca.pem"),
-        (
-            "their server",
-            "a",
-            "server.pem does not come from the authority in this client's ca.pem",
-        ),
-        ("expired server", "a", "the server's server.pem, or its ca.pem, has expired"),
-        ("elsewhere", "a", "server.pem does not name the host of --server"),
-        (None, "a", "the server does not speak TLS: start it with --certs"),
-    ],
-)
-def test_a_failed_handshake_says_what_to_check(
-    server: str | None, client: str, sentence: str, pki: Pki
-) -> None:
-    def scene(house: House) -> None:
-        with (
-            ServerLink(house.address, connect_timeout=20, certs=pki[client]) as link,
-            pytest.raises(Unauthenticated, match=sentence),
-        ):
-            link.status()
-
-    visit(scene, certs=pki[server] if server else None)
-
-
-def test_a_server_that_is_gone_is_not_taken_for_one_that_refuses(pki: Pki) -> None:
-    address = visit(lambda house: house.address, certs=pki["server"])
-    with (
-        ServerLink(address, connect_timeout=0.1, certs=pki["a"]) as link,
-        pytest.raises(ServerUnreachable),
-    ):
-        link.status()
-
-
-# Certificates that are replaced while the server runs.
-
-
-def test_new_certificates_hold_for_new_connections(pki: Pki, tmp_path: Path) -> None:
-    folder = tmp_path / "server"
-    shutil.copytree(pki["server"], folder)
-    new = Authority.new()
-    new.issue(tmp_path / "a", "client", "a", 9)
-
-    def scene(house: House) -> None:
-        before = house.calls(pki["a"])
-        with closing(before):
-            assert house.outcome(before, "GetStatus") is None
-            new.issue(folder, "server", "server", 9, HOSTS)
-            after, late = house.calls(tmp_path / "a"), house.calls(pki["a"])
-            with closing(after, late):
-                assert house.outcome(after, "GetStatus") is None
-                assert house.outcome(late, "GetStatus") is Unauthenticated
-            assert house.outcome(before, "GetStatus") is None  # its connection is still open
-
-    visit(scene, certs=folder)
-
-
-@pytest.mark.parametrize("file", ["ca.pem", "server.pem", "server.key"])
-def test_broken_certificates_leave_the_old_ones_in_use(
-    file: str, pki: Pki, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = tmp_path / "server"
-    shutil.copytree(pki["server"], folder)
-
-    def scene(house: House) -> None:
-        (folder / file).write_text("not a certificate")
-        calls = house.calls(pki["a"])
-        with closing(calls):
-            assert house.outcome(calls, "GetStatus") is None
-
-    visit(scene, certs=folder)
-    assert "the certificates in use stay in use" in caplog.text
-
-
-# Which addresses may be listened on.
-
-
-def refusal(listen: str, *, insecure: bool = False, tokens: Path | None = None) -> str:
-    with pytest.raises(SettingsError) as caught:
-        asyncio.run(Listener.open(listen, insecure=insecure, tokens=tokens))
-    return str(caught.value)
-
-
-@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.0.2.7:0", "example.org:0"])
-def test_other_machines_come_in_through_doors_only(
-    listen: str, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for sentence in (refusal(listen), refusal(listen, tokens=tokens)):
-        assert sentence.startswith(f"--listen {listen} can be reached from other machines, with")
-        assert "--certs" in sentence and "--insecure" in sentence
-    (tmp_path / ".config/hetero-splitee/certs").mkdir(parents=True)
-    assert "ca.pem cannot be read" in refusal(listen)
-
-
-def test_a_token_does_not_go_out_unencrypted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for insecure in (False, True):
-        with pytest.raises(SettingsError, match="does not go out unencrypted"):
-            ServerLink("192.0.2.7:1", token="x", insecure=insecure)
+    with_server(body, certs=pki["server"], tokens=tokens)
 
 
 # Who asks for too much, or too early.
 
 
 def test_a_full_server_turns_a_newcomer_away_and_goes_on_with_who_is_there() -> None:
-    def scene(house: House) -> None:
-        first, second = house.calls(), house.calls()
+    def body(server: InProcessServer) -> None:
+        first, second = server.calls(), server.calls()
         with closing(first, second):
-            first.enter_session(house.register(first, "a").session)
+            first.enter_session(server.register(first, "a").session)
             with pytest.raises(LimitExceeded, match="at most 1 clients at a time"):
-                house.register(second, "b")
-            assert house.outcome(first, "PullState") is None
-            assert house.outcome(first, "Leave") is None
-            house.register(second, "b")
+                server.register(second, "b")
+            assert server.outcome(first, "PullState") is None
+            assert server.outcome(first, "Leave") is None
+            server.register(second, "b")
 
-    visit(scene, limits=LimitSettings(max_clients=1))
+    with_server(body, limits=LimitSettings(max_clients=1))
 
 
 def test_a_client_that_registers_without_end_is_stopped() -> None:
-    def scene(house: House) -> None:
-        calls = house.calls()
+    def body(server: InProcessServer) -> None:
+        calls = server.calls()
         with closing(calls):
             for _ in range(3):
-                house.register(calls, "a")
+                server.register(calls, "a")
             with pytest.raises(LimitExceeded, match="do two processes call themselves a"):
-                house.register(calls, "a")
-            house.register(calls, "b")
+                server.register(calls, "a")
+            server.register(calls, "b")
 
-    visit(scene, limits=LimitSettings(max_registrations_per_client=3))
+    with_server(body, limits=LimitSettings(max_registrations_per_client=3))
 
 
 def test_a_client_that_opens_calls_without_end_is_stopped_and_others_do_not_notice() -> None:
-    def scene(house: House) -> None:
-        greedy, modest = house.calls(), house.calls()
+    def body(server: InProcessServer) -> None:
+        greedy, modest = server.calls(), server.calls()
         with closing(greedy, modest):
-            modest.enter_session(house.register(modest, "a").session)
+            modest.enter_session(server.register(modest, "a").session)
             hold = threading.Event()
-            opened = [pb.PredictRequest(open=house.predict_open())]
+            opened = [pb.PredictRequest(open=server.predict_open())]
 
             def requests() -> Iterator[pb.PredictRequest]:
                 yield from opened
                 hold.wait()
 
             streams = [greedy.stream("Predict", requests(), timeout=SECONDS) for _ in range(4)]
-            while house.outcome(greedy, "GetStatus") is not LimitExceeded:
+            while server.outcome(greedy, "GetStatus") is not LimitExceeded:
                 pass  # until all of them have arrived
-            assert house.outcome(modest, "GetStatus") is None
+            assert server.outcome(modest, "GetStatus") is None
             for stream in streams:
                 stream.cancel()
-            while house.outcome(greedy, "GetStatus") is not None:
+            while server.outcome(greedy, "GetStatus") is not None:
                 pass  # until all of them are gone
             hold.set()
 
-    visit(scene, limits=LimitSettings(max_calls_per_client=4))
-
-
-def test_a_client_waits_for_a_server_that_is_still_loading(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async def play() -> ServerStatus:
-        front = await Listener.open("127.0.0.1:0")
-        with ServerLink(f"127.0.0.1:{front.port}", connect_timeout=SECONDS) as link:
-            answer = asyncio.create_task(asyncio.to_thread(link.status))
-            while "still loading" not in caplog.text:
-                await asyncio.sleep(0.01)
-            assert not answer.done()
-            service, runner = a_service()
-            front.serve(service)
-            status = await answer
-        await front.close()
-        runner.compute.close()
-        return status
-
-    assert asyncio.run(play()).run.phase == "WAITING"
+    with_server(body, limits=LimitSettings(max_calls_per_client=4))

@@ -21,7 +21,7 @@ from hetero_server.settings import ServerSettings
 if TYPE_CHECKING:
     from conftest import Simulate
 
-RUNS = Path(__file__).parents[2] / "docs" / "runs.md"
+RUNS = Path(__file__).parents[1] / "docs" / "runs.md"
 
 
 @pytest.mark.parametrize("head", ["linear", "conv"])
@@ -41,12 +41,14 @@ def test_a_servers_file_is_loaded_as_docs_runs_md_says(simulate: Simulate, head:
     right = [
         float((logits.argmax(dim=1) == test.labels).double().mean()) for logits in (exit_, whole)
     ]
-    (told,) = [
+    (recorded,) = [
         event
         for event in read_records(run)
         if event["event"] == "evaluation" and event["cut_layer"] == 2
     ]
-    assert right == pytest.approx([told["exit_accuracy"], told["server_accuracy"]], abs=0.003)
+    assert right == pytest.approx(
+        [recorded["exit_accuracy"], recorded["server_accuracy"]], abs=0.003
+    )
 
 
 def test_the_quickstarts_model_and_data_train(

@@ -1,11 +1,8 @@
-"""What the method is held against: each baseline against something that it must equal."""
-
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
 import torch
 
 from hetero_client.data.shard import load_shard
@@ -14,10 +11,8 @@ from hetero_common.compute.schedules import StepAt
 from hetero_common.records.history import read_records
 from hetero_common.records.rundir import MODEL_FILE
 from hetero_common.tensors.weights import Weights, read_file
-from hetero_lab.__main__ import main
-from hetero_lab.methods import METHODS
 from hetero_lab.methods.undivided import Undivided, whole_model
-from lab.test_simulation import SMALL, bits, settings_of
+from lab.test_simulation import SMALL, settings_of
 
 if TYPE_CHECKING:
     from conftest import Simulate
@@ -27,36 +22,6 @@ TWO = ("--clients", "2")
 
 def accuracies(run: Path) -> list[dict[str, Any]]:
     return [event for event in read_records(run) if event["event"] == "evaluation"]
-
-
-@pytest.mark.parametrize("method", sorted(METHODS))
-def test_every_method_trains_and_reports(method: str, simulate: Simulate) -> None:
-    run = simulate(*SMALL, *TWO, "--cut-layers", "3", "--method", method)
-    kinds = {event["event"] for event in read_records(run)}
-    assert {"round", "evaluation"} <= kinds
-    assert list(run.glob("*.safetensors"))
-    for event in accuracies(run):
-        assert len(event["class_samples"]) == 10 and sum(event["class_samples"]) == event["samples"]
-        told = [name for name in event if name.endswith("class_accuracy")]
-        assert told == {
-            "centralized": ["class_accuracy"],
-            "fedavg": ["class_accuracy"],
-            "fedavg-prefix": ["class_accuracy"],
-            "isolated": ["exit_class_accuracy"],
-        }.get(method, ["exit_class_accuracy", "server_class_accuracy"])
-        for name in told:
-            right = zip(event[name], event["class_samples"], strict=True)
-            mean = sum(share * count for share, count in right) / event["samples"]
-            assert mean == pytest.approx(event[name.replace("class_accuracy", "accuracy")])
-
-
-def test_isolated_devices_are_clients_that_get_nothing_from_the_others(simulate: Simulate) -> None:
-    alone = simulate(*SMALL, *TWO, "--method", "isolated")
-    split = simulate(*SMALL, *TWO, "--client-aggregation", "none")
-    for name in ("client-1.safetensors", "client-2.safetensors"):
-        assert bits(alone / name) == bits(split / name)
-    together = {e["client"]: e["exit_accuracy"] for e in accuracies(split)}
-    assert {e["client"]: e["exit_accuracy"] for e in accuracies(alone)} == together
 
 
 def test_federated_averaging_of_one_client_is_its_own_training(simulate: Simulate) -> None:
@@ -114,23 +79,3 @@ def test_prefixes_are_averaged_once_per_cut_layer(simulate: Simulate) -> None:
     assert files == ["prefix-2.safetensors", "prefix-4.safetensors"]
     assert [len(read_file(run / name)[0].layers) for name in files] == [3, 5]
     assert [event["cut_layer"] for event in accuracies(run)] == [2, 4]
-
-
-@pytest.mark.parametrize(
-    ("method", "strategy"), [("splitfed-v1", "averaging"), ("splitfed-v2", "sequential")]
-)
-def test_splitfed_is_the_split_run_with_its_settings(
-    method: str, strategy: str, simulate: Simulate
-) -> None:
-    cut = (*SMALL, *TWO, "--cut-layers", "3")
-    named = simulate(*cut, "--method", method)
-    no_exit = ("--exit-weight", "0", "--exits", "last", "--exit-head", "linear")
-    spelt = simulate(*cut, "--strategy", strategy, "--feedback", "gradient", *no_exit)
-    assert bits(named / MODEL_FILE) == bits(spelt / MODEL_FILE)
-    pushed = [[event.get("bytes_pushed") for event in read_records(run)] for run in (named, spelt)]
-    assert pushed[0] == pushed[1]
-
-
-def test_splitfed_has_one_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*SMALL, "--method", "splitfed-v1"]) == 2
-    assert "one cut for all clients" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from support.engine_run import Run
 from support.events import an_event
 from support.monitored_run import watched
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[1]
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboard.json"
 NAME = re.compile(r"\bhetero_[a-z_]+\b")
 SUFFIXES = ("_bucket", "_sum", "_count")
