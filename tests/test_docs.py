@@ -70,6 +70,27 @@ def test_the_quickstarts_model_and_data_train(
     assert last["server_accuracy"] > 0.5
 
 
+def test_a_strategy_and_an_optimizer_of_ones_own_train(
+    simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = (RUNS.parent / "examples" / "plugins.py").read_text(encoding="utf-8")
+    (shown,) = re.findall(
+        r"```python\n(class Twice.*?)```", (RUNS.parent / "method.md").read_text("utf-8"), re.S
+    )
+    assert source.endswith(shown)
+    (tmp_path / "plugins.py").write_text(source, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    run = simulate(
+        *("--strategy", "plugins:TwiceStrategy", "--optimizer", "plugins:rmsprop"),
+        *("--client-lr", "0.01", "--server-lr", "0.01", "--augment", "none"),
+        *("--dataset", "digits", "--normalization", "digits", "--image-size", "8", "--width", "4"),
+        *("--model", "tinycnn", "--cut-layers", "2,4", "--clients", "2", "--rounds", "100"),
+        *("--batch-size", "32"),
+    )
+    last = [event for event in read_records(run) if event["event"] == "evaluation"][-1]
+    assert last["server_accuracy"] > 0.5
+
+
 def test_the_quickstart_shows_the_flags_that_there_are() -> None:
     """Its long commands are checked as far as that goes without running them."""
     text = (RUNS.parent / "quickstart.md").read_text(encoding="utf-8").replace("\\\n", " ")

@@ -46,7 +46,9 @@ def test_a_kind_of_a_later_version_is_left_out(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_is_damage_and_the_rest_is_read(tmp_path: Path) -> None:
-    (tmp_path / METRICS_FILE).write_text(STARTED + ROUND.replace('"round": 0', '"round": -1') + ROUND)
+    (tmp_path / METRICS_FILE).write_text(
+        STARTED + ROUND.replace('"round": 0', '"round": -1') + ROUND
+    )
     found = read_history(tmp_path)
     assert [each.event for each in found.recorded] == [Started("one"), WholeRound(0, 0.5)]
     with pytest.raises(SettingsError, match="an event lacks what docs/runs"):
