@@ -21,7 +21,14 @@ from hetero_server.settings import ServerSettings
 if TYPE_CHECKING:
     from conftest import Simulate
 
-RUNS = Path(__file__).parents[1] / "docs" / "runs.md"
+ROOT = Path(__file__).parents[1]
+RUNS = ROOT / "docs" / "runs.md"
+HOUSES = {
+    "hetero_common": "common",
+    "hetero_client": "client",
+    "hetero_server": "server",
+    "hetero_lab": "server",
+}
 
 
 @pytest.mark.parametrize("head", ["linear", "conv"])
@@ -104,3 +111,31 @@ def test_the_quickstart_shows_the_flags_that_there_are() -> None:
     for command, flags in commands:
         for flag in re.findall(r"--([a-z-]+)", flags):
             assert flag.replace("-", "_") in known[command].model_fields, (command, flag)
+
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PATH = r"\b(?:tests|benchmarks|docs|deploy|hetero_[a-z]+)/[\w/.-]+\.(?:py|md|yaml|jsonl)\b"
+MODULE = r"\bhetero_(?:common|client|server|lab)(?:\.[a-z_]+)+"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_document_names_files_that_there_are(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for path in re.findall(PATH, text):
+        assert (ROOT / HOUSES.get(path.partition("/")[0], "") / path).exists(), path
+    for module in re.findall(MODULE, text):
+        package, *names = module.split(".")
+        path = (ROOT / HOUSES[package] / package).joinpath(*names)
+        files = (path, path.with_suffix(".py"), path.parent.with_suffix(".py"))  # or a name in it
+        assert any(file.exists() for file in files), module
+
+
+def test_the_readmes_tree_names_files_that_there_are() -> None:
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").rpartition("## The tree")[2]
+    top = Path()
+    for line in tree.split("```")[1].splitlines():
+        names = re.findall(r"(?:^ {0,4}|  )([\w./]+(?:/|\.\w+))(?=  |$)", line[:29] + "  ")
+        for name in names:
+            top = ROOT / name if not line.startswith(" ") else top
+            path = top if not line.startswith(" ") else top / name
+            assert path.exists(), f"{name} of {top}"
