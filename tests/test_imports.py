@@ -79,6 +79,8 @@ KNOW_TORCHVISION = {"hetero_client.data.torchvision_shim"}
 KNOW_MATPLOTLIB = {"hetero_lab.report.drawing"}
 KNOW_THE_WEB = {"hetero_server.monitoring.serving", "hetero_server.monitoring.site"}
 MOST_MODULES, MOST_LINES, MOST_LINES_OF_A_FUNCTION = 15, 400, 60
+ENTRY_POINTS = {"hetero_client.commands"}
+"""Rooms of whose modules each is a command, and loads what that takes and no more."""
 UNHEARD_OF = re.compile(r"\b(pickle|torch\.load|eval|exec|allow_pickle)\b")
 """Words that stand nowhere in the packages, comments included, so that a plain grep is proof."""
 RUN_FOREIGN_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
@@ -313,6 +315,14 @@ def test_training_loads_no_compiler(optimizer: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", sorted({module.path.parent for module in OWN}), ids=str)
 def test_a_folder_can_be_looked_over(folder: Path) -> None:
     assert len(list(folder.glob("*.py"))) <= MOST_MODULES
+
+
+def test_a_room_says_what_it_is_for_and_what_others_use() -> None:
+    for module in OWN:
+        if module.path.name == "__init__.py" and module.room:
+            assert len((ast.get_docstring(module.tree) or "").split()) >= 8, module.name
+            exports = [n for n in module.tree.body if ast.unparse(n).startswith("__all__ = ")]
+            assert exports or module.name in ENTRY_POINTS, module.name
 
 
 def test_files_and_functions_are_of_one_idea() -> None:

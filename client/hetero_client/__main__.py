@@ -128,7 +128,7 @@ def _take_part(settings: ClientSettings, cut_layer: int, link: ServerLink) -> No
 def _watchers(
     settings: ClientSettings, plan: Plan, identity: Identity, link: ServerLink
 ) -> Iterator[list[Watcher]]:
-    """Who is told how it goes: the terminal, and whoever asks for metrics."""
+    """Open those who are told how it goes: the terminal, and whoever asks for metrics."""
     with Progress(plan.rounds, identity.client_id) as progress:
         if settings.http == "off":
             yield [progress]

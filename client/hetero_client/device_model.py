@@ -49,7 +49,7 @@ class DeviceModel:
         return self.heads[self.cut_layer]
 
     def modules(self) -> list[nn.Module]:
-        """What is trained."""
+        """All modules that are trained."""
         return [self.prefix, *self.heads.values()]
 
     def train(self, mode: bool) -> None:
@@ -58,7 +58,7 @@ class DeviceModel:
             module.train(mode)
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Of uint8 images (B, 3, S, S): the activation (B, *activation_shape) and exits' logits.
+        """Map uint8 images (B, 3, S, S) to the activation (B, *activation_shape) and exits' logits.
 
         Logits are (B, classes) each, those of the last exit last.
         """

@@ -208,7 +208,7 @@ class CalibrationSettings(BaseModel, frozen=True, use_attribute_docstrings=True)
     """Of --max-loss: probability with which it holds."""
 
     def target(self) -> Target:
-        """What the threshold is to be chosen for.
+        """The target that the threshold is to be chosen for.
 
         Raises:
             SettingsError: Nothing or more than one thing was said.
@@ -278,5 +278,5 @@ class InferenceSettings(Settings, CalibrationSettings, CredentialSettings, froze
 
     @property
     def wanted_criterion(self) -> Criterion:
-        """That which was given, else the default; a calibration that is kept goes before that."""
+        """The given criterion, or the default; a kept calibration comes before the default."""
         return self.criterion or DEFAULT_RULE.criterion

@@ -23,7 +23,7 @@ class _Stopped(BaseException):
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """In the block the first signal leaves it, and a second one ends the process at once.
+    """Let the first signal leave the block, and a second one end the process at once.
 
     A client keeps its state at the end of each round, and goes on from there even after a kill: so
     there is nothing to finish first, but connections and files to close. Whatever cannot be closed

@@ -18,7 +18,7 @@ _SHELLS = ("bash", "zsh", "tcsh")
 
 
 def told(program: str, settings_class: type[Settings], flags: Sequence[str]) -> str | None:
-    """What is asked for by these flags; None if they are for work.
+    """Return the text that these flags ask for; None if they are for work.
 
     Raises:
         SettingsError: A completion is asked for that there is none of.

@@ -47,5 +47,5 @@ def run_command(
 
 
 def wide_console() -> Console:
-    """For wide tables: as wide as the terminal, or, in a file or a pipe, as they need."""
+    """Make a console as wide as the terminal, or, in a file or a pipe, as wide tables need."""
     return Console(width=None if sys.stdout.isatty() else _WIDE)

@@ -135,7 +135,7 @@ class Registry(Generic[T]):
         yield from self._entries.values()
 
     def entry(self, name: str) -> Entry[T]:
-        """What is known of a thing; one of the user's own is imported.
+        """Return what is known of a thing; one of the user's own is imported.
 
         Raises:
             SettingsError: There is no such thing.

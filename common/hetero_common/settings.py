@@ -66,7 +66,7 @@ class Settings(BaseSettings):
         return self
 
     def level(self) -> str:
-        """From which level on to log."""
+        """The level from which on to log."""
         if self.verbose:
             return "debug"
         return "warning" if self.quiet and self.log_level in ("debug", "info") else self.log_level

@@ -143,7 +143,7 @@ class MemoryLink:
             yield answer
 
     def traffic(self) -> dict[str, int]:
-        """What would have travelled so far, by the names of docs/runs.md."""
+        """Return what would have travelled so far, by the names of docs/runs.md."""
         received = self._received + self.inbox.bytes_returned
         return {"bytes_sent": self._sent, "bytes_received": received}
 

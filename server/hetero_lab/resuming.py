@@ -57,14 +57,14 @@ class JointStore(CheckpointStore):
         self._parts = parts
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """As `CheckpointStore` does."""
+        """Write a checkpoint as `CheckpointStore` does."""
         tensors = dict(checkpoint.tensors)
         for name, part in self._parts.items():
             tensors |= nested(f"parts/{name}", part.checkpoint())
         super().write(replace(checkpoint, tensors=tensors))
 
     def of_part(self, name: str, checkpoint: Checkpoint) -> Checkpoint:
-        """What a checkpoint of this store holds of one part."""
+        """Return what a checkpoint of this store holds of one part."""
         return Checkpoint(checkpoint.round, within(f"parts/{name}", checkpoint.tensors))
 
     def restore(self) -> Checkpoint | None:
@@ -92,7 +92,7 @@ class Snapshots:
         self._folder.mkdir(exist_ok=True)
 
     def store(self, name: str, parts: Mapping[str, Part]) -> JointStore:
-        """For the states of some parts that are trained together."""
+        """Return the store for the states of some parts that are trained together."""
         return JointStore(self._folder / name, self.run, parts)
 
     def rounds(self, count: int, name: str, parts: Mapping[str, Part]) -> Iterator[int]:
@@ -119,7 +119,7 @@ class Snapshots:
 
 
 def decisive(settings: str) -> dict[str, Any]:
-    """Of settings in YAML, those that the result of a run depends on."""
+    """Return those settings, as YAML has them, that the result of a run depends on."""
     return {name: value for name, value in yaml.safe_load(settings).items() if name not in _FREE}
 
 

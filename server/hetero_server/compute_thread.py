@@ -20,7 +20,7 @@ class ComputeThread:
 
     @property
     def busy_seconds(self) -> float:
-        """How long the function that runs there has been running; 0 if there is none."""
+        """The seconds that the function there has been running; 0 if there is none."""
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
 

@@ -152,7 +152,7 @@ class ServerSettings(RunSettings, LimitSettings, MonitoringSettings, Plan, froze
         return self
 
     def base(self) -> Mapping[str, Any]:
-        """With --or-resume, those of the run that was interrupted, if one was."""
+        """The settings of the run that was interrupted, with --or-resume and if one was."""
         run = self.run_dir
         if self.or_resume and run is not None and owner_of(run / CHECKPOINTS) is not None:
             return {**read_yaml(run / SETTINGS_FILE, type(self)), "resume": str(run)}

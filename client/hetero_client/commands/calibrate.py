@@ -80,7 +80,7 @@ def _table(calibration: Calibration) -> Table:
 
 
 def _remark(calibration: Calibration) -> str | None:
-    """Why a bound on the loss has everything offloaded, if it has."""
+    """Explain why a bound on the loss has everything offloaded, if it has."""
     target, images = calibration.target, calibration.images
     if target.confidence is None or calibration.threshold >= 0:
         return None

@@ -84,7 +84,7 @@ def _answer(settings: InferenceSettings, device: TrainedDevice) -> None:
 
 
 def _rule(settings: InferenceSettings) -> tuple[ExitRule, str | None]:
-    """When the exit answers, and where that is from if it was not said."""
+    """Return the rule by which the exit answers, and where it is from if it was not said."""
     criterion = settings.wanted_criterion
     if settings.threshold is not None:
         return ExitRule(settings.threshold, criterion), None
@@ -153,7 +153,7 @@ def _print_answers(
 
 
 def _beside(settings: InferenceSettings) -> TextIO:
-    """Where sentences go that are not part of the output."""
+    """Return the stream for sentences that are not part of the output."""
     return sys.stderr if settings.output == "json" else sys.stdout
 
 

@@ -44,7 +44,7 @@ class TrainedDevice:
 
     @contextlib.contextmanager
     def connected(self, deadline: float | None) -> Iterator[Predict]:
-        """How to ask the server.
+        """Open a connection, and yield the function that asks the server.
 
         Args:
             deadline: Seconds for each batch; None: no limit, and some batches are sent ahead.

@@ -28,7 +28,7 @@ class TrainedOn(DataSettings, frozen=True, extra="ignore"):
 
     @classmethod
     def read(cls, run: Path) -> TrainedOn:
-        """Of the run in this directory.
+        """Read what the run in this directory was trained on.
 
         Raises:
             SettingsError: It does not say.
@@ -52,7 +52,7 @@ class ValidationImages:
 
 
 def held_out(run: Path, plan: Plan) -> ValidationImages:
-    """What the client of a run has held out of its shard.
+    """Return what the client of a run has held out of its shard.
 
     Raises:
         SettingsError: It has held out none, or they cannot be read.

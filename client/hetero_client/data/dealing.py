@@ -147,7 +147,7 @@ def _pools(
 
 
 def _classes_of_groups(totals: Counts, counts: Counts, skew: float, seed: int) -> Counts:
-    """How many images of each class (columns) each group (rows) gets.
+    """Decide how many images of each class (columns) each group (rows) gets.
 
     Laid out on a line, class after class in a drawn order, the images of a stretch as long as its
     total are a group's own. Of each class a share of `skew` goes where it lies, the rest to all.

@@ -40,7 +40,7 @@ class Shard:
 def load_shard(
     settings: DataSettings, plan: Plan, index: int, count: int, cuts: Sequence[int] = ()
 ) -> Shard:
-    """What is trained on of shard `index` (from 0) of `count` of the training images.
+    """Load what is trained on of shard `index` (from 0) of `count` of the training images.
 
     Args:
         settings: Which images, and how they are dealt out.
@@ -65,7 +65,7 @@ def load_shards(settings: DataSettings, plan: Plan, cuts: Sequence[int]) -> list
 def load_validation(
     settings: DataSettings, plan: Plan, index: int, count: int, cuts: Sequence[int] = ()
 ) -> Shard:
-    """What is held out of that shard; takes and raises what `load_shard` does."""
+    """Load what is held out of that shard; takes and raises what `load_shard` does."""
     return _Dealt(settings, plan, count, cuts).held_out(index)
 
 

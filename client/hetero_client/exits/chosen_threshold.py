@@ -116,7 +116,7 @@ class Calibration(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
 
 def read_calibration(run: Path) -> Calibration | None:
-    """What is kept in the run directory, if anything is.
+    """Return what is kept in the run directory, if anything is.
 
     Raises:
         SettingsError: It is damaged, or made for other weights than the directory holds.

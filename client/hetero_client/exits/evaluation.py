@@ -57,7 +57,7 @@ def evaluate(
     rule: ExitRule,
     round_: int,
 ) -> Evaluation:
-    """What a client reports of `test` after a round."""
+    """Measure on `test` what a client reports after a round."""
     answers = answer(model, test, predict, rows, rule.criterion)
     point = answers.at(rule.threshold)
     return Evaluation(

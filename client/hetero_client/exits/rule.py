@@ -25,7 +25,7 @@ def normalized_entropy(probabilities: Tensor) -> Tensor:
 
 
 def least_confidence(probabilities: Tensor) -> Tensor:
-    """What the largest probability lacks to 1, in [0, 1]: (B, classes) -> (B,).
+    """Return what the largest probability lacks to 1, in [0, 1]: (B, classes) -> (B,).
 
     Over what it lacks where all classes are as likely, so that thresholds compare here too.
     """
@@ -54,7 +54,7 @@ class ExitRule:
     criterion: Criterion = "entropy"
 
     def uncertainty(self, probabilities: Tensor) -> Tensor:
-        """Of the exit's answers (B, classes): (B,)."""
+        """Return how unsure the exit is of each answer: (B, classes) -> (B,)."""
         return UNCERTAINTY[self.criterion](probabilities)
 
 
@@ -62,7 +62,7 @@ DEFAULT_RULE = ExitRule(0.5)
 
 
 def exits_early(uncertainty: Tensor, threshold: float) -> Tensor:
-    """Which images the device answers itself: (B,) bool."""
+    """Return which images the device answers itself: (B,) bool."""
     return uncertainty <= threshold
 
 
@@ -84,7 +84,7 @@ class Answers:
     def of(
         cls, exit_: Tensor, server: Tensor, labels: Tensor, criterion: Criterion = "entropy"
     ) -> Answers:
-        """From probabilities (N, classes) of exit and server, and labels (N,)."""
+        """Compare probabilities (N, classes) of exit and server with labels (N,)."""
         return cls(
             UNCERTAINTY[criterion](exit_),
             exit_.argmax(dim=1) == labels,

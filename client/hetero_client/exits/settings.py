@@ -20,5 +20,5 @@ class ExitSettings(BaseModel, frozen=True, use_attribute_docstrings=True):
 
     @property
     def exit_rule(self) -> ExitRule:
-        """When an exit answers."""
+        """The rule by which an exit answers."""
         return ExitRule(self.threshold, self.criterion)

@@ -59,7 +59,7 @@ class Sweep:
 
     @classmethod
     def of(cls, answers: Answers) -> Sweep:
-        """Of at least one image."""
+        """Sweep all thresholds over the answers to at least one image."""
         uncertainty, order = answers.uncertainty.sort()
         values, repeats = torch.unique_consecutive(uncertainty, return_counts=True)
         local = torch.cat([torch.zeros(1, dtype=torch.int64), repeats.cumsum(0)])
@@ -147,13 +147,13 @@ def for_loss(answers: Answers, max_loss: float, confidence: float) -> float:
 
 
 def lost_images(answers: Answers, threshold: float) -> int:
-    """How many of these images are lost at a threshold."""
+    """Return how many of these images are lost at a threshold."""
     at_exit = exits_early(answers.uncertainty, threshold)
     return int((at_exit & answers.server_right & ~answers.exit_right).sum())
 
 
 def images_needed(max_loss: float, confidence: float) -> int | None:
-    """How many images can show that at most `max_loss` are lost, if none of them is.
+    """Return how many images can show that at most `max_loss` are lost, if none of them is.
 
     None if no number of images can.
     """

@@ -37,7 +37,7 @@ _TURNED_AWAY = (
 
 
 def refused_handshake(details: str) -> str | None:
-    """What to check, on a channel with TLS; None if it was something else that failed.
+    """Say what to check after a failed TLS handshake; None if something else failed.
 
     A server of ours ends a handshake without a word where it does not accept the client's
     certificate. By then the client's own part is done (TLS 1.3), so gRPC sees a connection that

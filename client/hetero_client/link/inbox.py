@@ -132,7 +132,7 @@ class Inbox:
             return [self._window[key] for key in sorted(self._window)]
 
     def lacking(self, round_: int, first_step: int, next_step: int) -> list[Outgoing] | None:
-        """After a broken stream: the batches on their way that the server lacks, to be sent again.
+        """Return the batches to be sent again after a broken stream: those that the server lacks.
 
         Args:
             round_: The round that goes on.

@@ -40,7 +40,7 @@ class Link(Protocol):
 
     @property
     def address(self) -> str:
-        """Where the server is, for sentences."""
+        """The server's address, for messages to people."""
 
     @property
     def connect_timeout(self) -> float:
@@ -124,7 +124,7 @@ class Link(Protocol):
         """
 
     def traffic(self) -> dict[str, Any]:
-        """What has been sent and received so far, by the names of docs/runs.md."""
+        """Count what has been sent and received so far, by the names of docs/runs.md."""
 
     def leave(self) -> None:
         """End the session for good."""

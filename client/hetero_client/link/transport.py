@@ -83,7 +83,7 @@ class ServerLink:
         """Payload of weights and probabilities, and of feedback on earlier streams."""
 
     def traffic(self) -> dict[str, int]:
-        """What has been sent and received so far, by the names of docs/runs.md."""
+        """Count what has been sent and received so far, by the names of docs/runs.md."""
         received = self.bytes_received + self.inbox.bytes_returned
         return {"bytes_sent": self.bytes_sent, "bytes_received": received}
 

@@ -43,7 +43,7 @@ class Journal(Protocol):
         """Take up what is there of a round; `first_step` is the first that the server lacks."""
 
     def feedback(self, step: int) -> Tensor | None:
-        """What the server returned for a step that is held: None if nothing."""
+        """Return what the server returned for a step that is held, or None."""
 
     def keep(self, step: int, feedback: Tensor | None) -> None:
         """Add the step that comes next."""
@@ -113,7 +113,7 @@ class FeedbackJournal:
             self._give_up(error)
 
     def feedback(self, step: int) -> Tensor | None:
-        """What the server returned for a step that is held: None if nothing."""
+        """Return what the server returned for a step that is held, or None."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._ends[step])
@@ -156,7 +156,7 @@ class FeedbackJournal:
         return hashlib.sha256(f"{self._run}/{self._round}/{step}/".encode() + data).digest()
 
     def _give_up(self, error: OSError) -> None:
-        """Until the next round; a warning is said once."""
+        """Stop keeping a journal until the next round; the warning is given once."""
         self._is_usable = False
         if not self._has_warned:
             log.warning(

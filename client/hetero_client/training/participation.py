@@ -251,13 +251,13 @@ class Participation:
         return self._underway
 
     def _go_back(self) -> None:
-        """To where the round under way has begun."""
+        """Go back to where the round under way has begun."""
         assert self._base is not None, "a round under way has begun somewhere"
         if not self._restore(self._base):
             raise UnknownSession(f"the state at the end of round {self._base + 1} is gone")
 
     def _first_to_send(self, start: StartRound) -> int:
-        """Of a round that begins here: what the server lacks, or what lacks its feedback."""
+        """Return the first step to be sent: the server lacks it, or we lack its feedback."""
         if self._journal is None:
             return start.first_step
         self._journal.begin(start.round, start.first_step)
@@ -288,7 +288,7 @@ class Participation:
         underway.step = step + 1
 
     def _feedback(self, underway: _Underway, step: int) -> Tensor | None:
-        """What the server returns, or has returned to a process before this one."""
+        """Return the feedback that the server sends, or has sent to a process before this one."""
         if self._journal is None:
             return None
         if step < underway.first_step:

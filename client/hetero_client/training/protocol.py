@@ -64,7 +64,7 @@ class Trainer(Protocol):
         """Go on from a `checkpoint` of the same cut layer."""
 
     def start_anew(self) -> None:
-        """With a new optimizer; the weights come from elsewhere."""
+        """Begin with a new optimizer; the weights come from elsewhere."""
 
     def begin_round(self) -> None:
         """Forget what was counted, and a step that was not finished."""

@@ -139,7 +139,7 @@ class PrefixTrainer:
         self._learner.load_state(within("optimizer", tensors))
 
     def start_anew(self) -> None:
-        """With a new optimizer; the weights come from elsewhere."""
+        """Begin with a new optimizer; the weights come from elsewhere."""
         self._learner = Learner(self._plan, self._plan.client_lr, self.model.modules())
         self.begin_round()
 

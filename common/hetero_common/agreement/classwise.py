@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def class_counts(labels: Tensor, classes: int) -> tuple[int, ...]:
-    """How many of the labels (N,) int64 each class has."""
+    """Return how many of the labels (N,) int64 each class has."""
     return tuple(torch.bincount(labels, minlength=classes).tolist())
 
 

@@ -96,7 +96,7 @@ class Evaluation:
     server_class_right: tuple[int, ...] = ()
 
     def record(self) -> dict[str, Any]:
-        """What is recorded: accuracies per class in place of what was right; None if untold."""
+        """Return what is recorded: accuracies per class in place of counts; None if untold."""
         record = asdict(self) | {"curve": self.curve}
         record["class_samples"] = list(self.class_samples) or None
         for side in ("exit", "server"):

@@ -29,7 +29,7 @@ def prior_counts(plan: Plan, labels: Tensor) -> tuple[int, ...]:
 
 
 def logit_offsets(plan: Plan, counts: Sequence[int]) -> Tensor | None:
-    """What is added to the logits in training: (classes,) fp32, or None where nothing is.
+    """Return what is added to the logits in training: (classes,) fp32, or None where nothing is.
 
     Args:
         plan: Gives tau.

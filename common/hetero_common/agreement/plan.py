@@ -118,7 +118,7 @@ class Plan(
         return base * SCHEDULES[self.lr_schedule](at.progress(self.rounds))
 
     def exit_layers(self, cut_layer: int) -> list[int]:
-        """After which layers a client with this cut layer has exits; it answers from the last."""
+        """Return the layers after which a client has exits; it answers from the last one."""
         return [k for k in range(1, cut_layer + 1) if k == cut_layer or self.has_exit_after(k)]
 
     def has_exit_after(self, layer: int) -> bool:
@@ -143,7 +143,7 @@ class Plan(
 
     @property
     def push_dtype(self) -> str:
-        """How pushed weights travel; a change is one of what all have pulled, averages."""
+        """The dtype of pushed weights: narrow where they are averaged, and pushed as changes."""
         return self.weights_wire if self.averages_clients else "fp32"
 
     def is_last(self, round_: int) -> bool:

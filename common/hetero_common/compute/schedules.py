@@ -21,7 +21,7 @@ class StepAt:
     steps: int
 
     def progress(self, rounds: int) -> float:
-        """How much of a run of so many rounds lies before this step, in [0, 1)."""
+        """Return how much of a run of so many rounds lies before this step, in [0, 1)."""
         return (self.round + self.step / self.steps) / rounds
 
 

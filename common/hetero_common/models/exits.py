@@ -68,7 +68,7 @@ def conv(shape: tuple[int, ...], classes: int) -> nn.Module:
 
 @EXIT_HEADS.add("deep", "separable 7x7 convolutions of stride 2 down to 4x4, then linear")
 def deep(shape: tuple[int, ...], classes: int) -> nn.Module:
-    """As many separable 7x7 convolutions as halve the activation to 4x4.
+    """Build as many separable 7x7 convolutions as halve the activation to 4x4.
 
     Each has twice the channels of the one before, but no more than four times those of the
     activation. Few layers lie before an exit, so it has to look far itself. Without height and

@@ -135,7 +135,7 @@ class CheckpointStore:
         return self._read(path) is not None
 
     def _read(self, path: Path) -> Checkpoint | None:
-        """What a file holds, if it is good."""
+        """Read a file; None if it is damaged."""
         stamp, checkpoint = _stamp(path), None
         try:
             checkpoint = self._parse(path)
@@ -178,7 +178,7 @@ def nested(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def within(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What `nested` put under `prefix`, by its own names."""
+    """Return what `nested` has put under `prefix`, by its own names."""
     start = f"{prefix}/"
     return {
         name.removeprefix(start): tensor

@@ -28,7 +28,7 @@ class _Place:
     rounds: int = 0
 
     def __str__(self) -> str:
-        """In brackets, as far as it is known; empty where nothing is."""
+        """Put who and which round in brackets, as far as they are known."""
         counted = "" if self.round is None else f"{self.round + 1}/{self.rounds}"
         known = " ".join(part for part in (self.who, counted) if part)
         return f"[{known}] " if known else ""
@@ -38,13 +38,13 @@ _place = _Place()
 
 
 def speak_as(who: str, rounds: int) -> None:
-    """Whose lines those of this process are from now on, in a run of so many rounds."""
+    """Say whose lines those of this process are from now on, in a run of so many rounds."""
     global _place
     _place = _Place(who, None, rounds)
 
 
 def enter_round(round_: int) -> None:
-    """In which round they are; of no account where nobody speaks of rounds, as in a simulation."""
+    """Say in which round this process is; a simulation, which speaks of no rounds, ignores it."""
     global _place
     if _place.rounds and _place.round != round_:
         _place = replace(_place, round=round_)

@@ -72,7 +72,7 @@ def payload_bytes(shape: tuple[int, ...], wire_dtype: str) -> int:
 
 
 def channels(shape: tuple[int, ...]) -> int:
-    """How many int8 ranges a tensor of this shape has."""
+    """Return how many int8 ranges a tensor of this shape has."""
     return shape[1] if len(shape) > 1 else 1
 
 
@@ -128,7 +128,7 @@ def decode(payload: Payload) -> torch.Tensor:
 
 
 def round_trip(tensor: torch.Tensor, wire_dtype: str) -> torch.Tensor:
-    """What the other side sees of a tensor; the simulator's stand-in for the wire."""
+    """Return what the other side sees of a tensor; the simulator's stand-in for the wire."""
     return decode(encode(tensor, wire_dtype))
 
 

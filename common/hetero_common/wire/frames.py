@@ -93,7 +93,7 @@ def _chunk_head(size: int) -> bytes:
 
 
 def _last_chunk(data: bytes) -> tuple[int, memoryview] | None:
-    """Where the field `chunk` begins, and what it holds, if it is the last one of the message.
+    """Return where the field `chunk` begins, and what it holds, if it is the message's last one.
 
     None where it is empty, or anything else is unusual: that is for protobuf to read.
     """
@@ -111,7 +111,7 @@ def _last_chunk(data: bytes) -> tuple[int, memoryview] | None:
 
 
 def _varint(data: bytes, start: int) -> tuple[int, int]:
-    """Where a varint ends, and its value; -1 if it is cut short or unusually long."""
+    """Return where a varint ends, and its value; -1 if it is cut short or unusually long."""
     value = 0
     for index, byte in enumerate(data[start : start + _LONGEST_VARINT]):
         value |= (byte & 0x7F) << 7 * index

@@ -123,7 +123,7 @@ def wire_dtype_name(value: int) -> str:
 
 
 def header_to_wire(payload: Payload) -> tensor_pb2.TensorHeader:
-    """What announces a payload; its data travels in the `frames` of the announcement."""
+    """Make the header that announces a payload; its data travels in the frames that follow."""
     header = tensor_pb2.TensorHeader(dtype=_WIRE_DTYPES[payload.wire_dtype], shape=payload.shape)
     if payload.minimum is not None and payload.maximum is not None:
         header.minimum.extend(payload.minimum.tolist())
@@ -193,7 +193,7 @@ class Announced:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes are to come; no shape can overflow it."""
+        """The number of bytes to come; no shape can overflow it."""
         return payload_bytes(self.shape, self.wire_dtype)
 
     def payload(self, data: memoryview) -> Payload:

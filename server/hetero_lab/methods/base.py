@@ -21,13 +21,13 @@ Preparation = Callable[[SimulationSettings], Training]
 
 
 def evaluated_on(settings: SimulationSettings, test: Shard, round_: int) -> Shard:
-    """What an evaluation after `round_` takes: the first images of the test split, at last all."""
+    """Return the images that an evaluation after `round_` takes: the first ones, at last all."""
     last = settings.plan().is_last(round_)
     return test if last else test.first(settings.eval_samples)
 
 
 def scores(right: Tensor, test: Shard, classes: int, prefix: str = "") -> dict[str, Any]:
-    """What an `evaluation` event tells of images that were classified right, (N,) bool.
+    """Return what an `evaluation` event tells of images that were classified right, (N,) bool.
 
     Args:
         right: Which ones.

@@ -16,7 +16,7 @@ from hetero_lab.settings import SimulationSettings
 
 
 def prepare(settings: SimulationSettings) -> Training:
-    """As many images as all clients of the split run train on, in as many rounds."""
+    """Prepare one model for the images that all clients of the split run train on together."""
     plan = settings.plan()
     train = load_shard(settings, plan, 0, 1)
     test = load_test(settings.dataset, settings.data_dir, plan)

@@ -88,7 +88,7 @@ def _prepare(
 
 
 def _traffic(size: int, *, pushes: int, pulls: int) -> dict[str, Any]:
-    """What each client would have sent and got over a network, as files of weights."""
+    """Return what each client would have sent and got over a network, as files of weights."""
     return {"bytes_pushed": pushes * size, "bytes_pulled": pulls * size}
 
 

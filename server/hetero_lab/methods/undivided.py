@@ -71,7 +71,7 @@ class Undivided:
 
     @torch.no_grad()
     def right(self, test: Shard, rows: int = 256) -> Tensor:
-        """Which images are classified right, (N,) bool."""
+        """Return which images are classified right, (N,) bool."""
         self.model.train(False)
         predicted = [
             self._logits(part).argmax(dim=1).cpu() for part in torch.split(test.images, rows)

@@ -20,7 +20,7 @@ _NO_EXPERIMENT = frozenset({"data_dir", "eval_samples", "preset"})
 
 
 def title(method: str) -> str:
-    """What a method does, in a few words."""
+    """Return what a method does, in a few words."""
     if method == "client":
         return "Split training, as one client has recorded it"
     if method in METHODS.names():
@@ -68,14 +68,14 @@ def facts(run: Run) -> dict[str, str]:
 
 
 def common(runs: Sequence[Run]) -> dict[str, str]:
-    """What holds for all runs, beside what each run has of its own."""
+    """Return what holds for all runs, beside what each run has of its own."""
     each = [facts(run) for run in runs]
     shared = {h: text for h, text in each[0].items() if all(told.get(h) == text for told in each)}
     return {heading: text for heading, text in shared.items() if heading not in OF_EACH_RUN}
 
 
 def setup(run: Run) -> Mapping[str, str]:
-    """What makes a run another one, apart from its seed."""
+    """Return what makes a run another one, apart from its seed."""
     agreed = {name: str(value) for name, value in run.plan if name != "seed"}
     models = (StrategySettings, DataSettings, ExitSettings)
     names = dict.fromkeys(name for model in models for name in model.model_fields)

@@ -43,7 +43,7 @@ def group(runs: Sequence[Run], labels: Sequence[str] = ()) -> list[Group]:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """By method; where its runs differ in more than seeds, with what they differ in."""
+    """Name each run by its method, and by what tells it from others of the method, seeds apart."""
     setups = [(_name(run), setup(run)) for run in runs]
     labels: list[str] = []
     known: dict[str, tuple[str, object]] = {}

@@ -92,7 +92,7 @@ class _Histories:
                 self._test(event)
 
     def participants(self) -> tuple[Participant, ...]:
-        """By cut layer and name, numbers in names as numbers."""
+        """All participants, sorted by cut layer and name; numbers in names count as numbers."""
         found = [history.participant() for history in self._all.values()]
         return tuple(sorted(found, key=lambda p: (p.cut_layer or 0, _natural(p.name))))
 
@@ -158,7 +158,7 @@ class _Histories:
         return {"exit": self._exit(accuracy), "exit_classes": self._exit(by_class) or ()}
 
     def _exit(self, value: Value | None) -> Value | None:
-        """What an exit has a part in, unless it knows nothing."""
+        """Return what an exit has a part in, or None where the exit was not trained."""
         return value if self._has_trained_exits else None
 
 
@@ -167,13 +167,13 @@ def _of_server(accuracy: float | None, by_class: ByClass | None) -> dict[str, An
 
 
 def _with_earlier(history: _History, event: Trained | Tested) -> TransferredBytes | None:
-    """What had travelled by an event, with what processes before this one had sent."""
+    """Return what had travelled by an event, with what processes before this one had sent."""
     counted = _payload(event)
     return counted and history.before + counted
 
 
 def _payload(event: Trained | Tested) -> TransferredBytes | None:
-    """What has travelled by an event; what a client counts has other names than what is counted."""
+    """Return what has travelled by an event; clients and servers count it by other names."""
     if isinstance(event, DeviceRound | DeviceEvaluated):
         sent, received = [event.bytes_sent], [event.bytes_received]
     else:
@@ -187,7 +187,7 @@ def _payload(event: Trained | Tested) -> TransferredBytes | None:
 def read_participants(
     recorded: Iterable[Recorded], *, has_trained_exits: bool
 ) -> tuple[Participant, ...]:
-    """What the events of one run say of whoever took part in it.
+    """Return what the events of one run say of whoever took part in it.
 
     Args:
         recorded: What was recorded, in its order; what was taken back does not count.

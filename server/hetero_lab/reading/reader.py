@@ -31,7 +31,7 @@ from hetero_lab.reading.run import Participant, Run, Source
 
 
 def read_run(directory: Path) -> Run:
-    """What a run directory holds of its last run, which may still be going on.
+    """Return what a run directory holds of its last run, which may still be going on.
 
     Raises:
         HeteroError: It is no run directory, or it is damaged; one sentence.
@@ -69,7 +69,7 @@ def _read_settings(directory: Path) -> Mapping[str, Any]:
 def run_from(
     name: str, plan: Plan, settings: Mapping[str, Any], recorded: Sequence[Recorded]
 ) -> Run:
-    """What was recorded of one run.
+    """Return what was recorded of one run.
 
     Args:
         name: Of the run, in reports.

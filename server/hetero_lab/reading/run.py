@@ -162,7 +162,7 @@ class Run:
 
     @property
     def rounds(self) -> int:
-        """How many rounds have closed."""
+        """The number of rounds that have closed."""
         done = [m.round for p in self.participants for m in (*p.training, *p.tests)]
         return max(done, default=-1) + 1
 
@@ -173,6 +173,6 @@ class Run:
 
     @property
     def about(self) -> Method:
-        """What its method is; `method` names a strategy where that is split training."""
+        """The method of the run; `method` names a strategy where that is split training."""
         name = self.method if self.method in METHODS.names() else "split"
         return METHODS[name]

@@ -21,7 +21,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Spread | None:
-        """Of those that are there; None if none is."""
+        """Measure the values that are there; None if none is."""
         present = [value for value in values if value is not None]
         if not present:
             return None
@@ -30,6 +30,6 @@ class Spread:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Of those that are there; None if none is."""
+    """Average the values that are there; None if none is."""
     spread = Spread.of(values)
     return None if spread is None else spread.mean

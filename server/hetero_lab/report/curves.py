@@ -36,7 +36,7 @@ class Offloading:
 
     @classmethod
     def of(cls, curves: Sequence[Curve]) -> Offloading:
-        """Of one curve at least; between its thresholds, each is a straight line."""
+        """Average at least one curve; between its thresholds, each is a straight line."""
         thresholds = np.unique(np.concatenate([_thresholds(curve) for curve in curves]))
         shares = np.mean([_at(thresholds, c, _shares(c)) for c in curves], axis=0)
         accuracies = np.mean([_at(thresholds, c, _accuracies(c)) for c in curves], axis=0)

@@ -125,7 +125,7 @@ def _draw_panel(axes: Axes, panel: Panel, chart: Chart) -> None:
 
 
 def _scale_logarithmically(axes: Axes, panel: Panel) -> None:
-    """With ticks at 1, 2 and 5, or at powers of ten where these are many."""
+    """Scale an axis by powers of ten, with ticks at 2 and 5 as well where there is room."""
     x = [value for line in panel.lines for value in line.x]
     steps = (1, 2, 5) if max(x) < 1000 * min(x) else (1,)
     axes.set_xscale("log")

@@ -46,7 +46,7 @@ def run_charts(run: Run) -> list[Chart]:
 
 
 def comparison_charts(groups: Sequence[Group]) -> list[Chart]:
-    """Likewise: by label."""
+    """The charts of a comparison of groups, which are told apart by their labels."""
     strands = [group_strand(group) for group in groups]
     charts = (rounds_chart(strands), payload_chart(strands), offload_chart(strands))
     return [chart for chart in charts if chart is not None]

@@ -34,7 +34,7 @@ class Strand:
 
     @property
     def participants(self) -> tuple[Participant, ...]:
-        """Of all members."""
+        """The participants of all members of the group."""
         return tuple(participant for member in self.members for participant in member)
 
     def by_round(self, quantity: Quantity, *, training: bool = False) -> dict[int, Spread]:
@@ -55,7 +55,7 @@ class Strand:
         )
 
     def offloading(self) -> list[Offloading]:
-        """Of each member whose last evaluations have curves: what offloading gives it."""
+        """Return what offloading gives each member whose last evaluations have curves."""
         curves = [[p.last.curve for p in m if p.last and p.last.curve] for m in self.members]
         return [Offloading.of(those) for those in curves if those]
 
@@ -96,7 +96,7 @@ def group_strand(group: Group) -> Strand:
 
 
 def group_cut_strands(group: Group) -> dict[int, Strand]:
-    """By cut layer: the mean over runs of the means over the clients with that cut."""
+    """Average over runs, for each cut layer, the means over the clients with that cut."""
     by_run = [_by_cut(run.participants) for run in group.runs]
     cuts = sorted({cut for by_cut in by_run for cut in by_cut})
     return {

@@ -167,7 +167,7 @@ def compared_classes_table(groups: Sequence[Group]) -> Table | None:
 
 
 def differences_table(groups: Sequence[Group]) -> Table | None:
-    """What was run, as far as it is not the same in all runs: a column for each label."""
+    """Return what was run, as far as it is not the same in all runs: a column for each label."""
     told = [[facts(run) for run in group.runs] for group in groups]
     shared = common([run for group in groups for run in group.runs])
     headings = dict.fromkeys(heading for runs in told for each in runs for heading in each)
@@ -194,7 +194,7 @@ def runs_table(groups: Sequence[Group]) -> Table:
 
 
 def incidents_table(run: Run) -> Table | None:
-    """What was out of the ordinary; None if nothing was."""
+    """Return what was out of the ordinary; None if nothing was."""
     if not run.incidents:
         return None
     rows = tuple(

@@ -46,7 +46,7 @@ class Caller:
 
 
 def anybody(context: rpc.ServicerContext) -> None:
-    """On a loopback address, and with --insecure."""
+    """Identify nobody: the rule on a loopback address and with --insecure."""
 
 
 def certificate_owner(context: rpc.ServicerContext) -> str:
@@ -100,7 +100,7 @@ class TokenOwners:
         return owner
 
     def owner(self, token: str) -> str | None:
-        """Whose token it is; None if it is nobody's."""
+        """Return whose token it is; None if it is nobody's."""
         digest = hashlib.sha256(token.encode()).hexdigest().encode()
         # Every line is compared, so that the time taken does not tell which one came close.
         owners = [owner for owner, known in self._digests if hmac.compare_digest(digest, known)]

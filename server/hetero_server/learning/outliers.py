@@ -116,7 +116,7 @@ class Update:
 
 
 def outlying_updates(statistic: str, updates: Mapping[str, Update]) -> dict[str, Outlier]:
-    """Whose update is no result of training: by client.
+    """Find the clients whose update is no result of training, and say by which value.
 
     It is longer than the weights themselves, and more than 10 times the median of at least two
     others, in all and per step. An honest update grows with its steps, at most in proportion: who

@@ -16,7 +16,7 @@ UPDATES = ("update_norm", "buffers_norm")
 
 
 def measure(contribution: Contribution, shared: SharedWeights) -> dict[str, Update]:
-    """By the names of `UPDATES`; empty if nothing was pushed."""
+    """Measure a pushed update under each name of `UPDATES`; empty if nothing was pushed."""
     pushed = contribution.pushed
     if pushed is None:
         return {}

@@ -40,7 +40,7 @@ class SharedWeights(Weights):
         return cls(layers, exits, plan.exit_layers, plan.push_dtype)
 
     def for_cut(self, cut_layer: int) -> Weights:
-        """What a client with this cut layer pulls: layers 1..cut_layer and its exits."""
+        """Return what a client with this cut layer pulls: layers 1..cut_layer and its exits."""
         layers = {k: state for k, state in self.layers.items() if k <= cut_layer}
         return Weights(layers, {k: self.exits[k] for k in self.exit_layers(cut_layer)})
 

@@ -29,7 +29,7 @@ class StepOutcome:
     is_joint: bool = False
 
     def statistics(self) -> dict[str, float]:
-        """What tells absurd input of this client, by the names of docs/runs.md."""
+        """Return what tells absurd input of this client, by the names of docs/runs.md."""
         own = {"activation_peak": self.activation_peak}
         if self.is_joint:  # nobody is sent away for what another has sent
             return own

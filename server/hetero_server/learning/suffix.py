@@ -164,7 +164,7 @@ class Suffix:
         ]
 
     def _offsets(self, entries: Sequence[Entry]) -> Tensor | None:
-        """Of each row of these entries, (rows, classes); None where nothing is added to any."""
+        """Return the logit offsets of each row of these entries, (rows, classes), or None."""
         if all(entry.offsets is None for entry in entries):
             return None
         nothing = self._compute.place(torch.zeros(self._plan.classes))
@@ -172,7 +172,7 @@ class Suffix:
         return torch.cat([offsets.expand(rows, -1) for offsets, rows in each])
 
     def _placed(self, entry: Entry) -> Entry:
-        """Where the layers are; its activation gathers a gradient if the plan asks for one."""
+        """Move an entry to the layers' device; it gathers a gradient if the plan asks for one."""
         place, wants_gradient = self._compute.place, self._plan.feedback == "gradient"
         return replace(
             entry,

@@ -72,14 +72,14 @@ class Chronicle:
         self._trained.clear()
 
     def seconds_per_round(self) -> float | None:
-        """At the pace of the last rounds, evaluations included; None before there is one."""
+        """Mean seconds of the last rounds, evaluations included; None before there are two."""
         if len(self._closings) < 2:
             return None
         (since, first), (until, last) = self._closings[0], self._closings[-1]
         return (until - since) / (last - first) if last > first else None
 
     def seconds_left(self, rounds: int) -> float | None:
-        """Until the last of so many rounds has closed, at that pace."""
+        """Return the seconds until the last of so many rounds has closed, at that pace."""
         pace = self.seconds_per_round()
         if pace is None:
             return None
@@ -111,7 +111,7 @@ class Chronicle:
             self._tell(Happening(now, event.kind, text))
 
     def _tell(self, happening: Happening) -> None:
-        """Of checkpoints in a row the last one is told: they must not push out all else."""
+        """Keep a happening; of checkpoints in a row only the last, lest they push out all else."""
         before = self.happenings[-1].kind if self.happenings else ""
         if before == happening.kind == "checkpoint":
             self.happenings.pop()

@@ -48,7 +48,7 @@ class Monitor:
         self.metrics.observe(event)
 
     def replay(self, recorded: Iterable[Recorded]) -> None:
-        """What the run recorded before this process took it up; from any thread."""
+        """Take in what the run recorded before this process took it up; safe in any thread."""
         chronicle = Chronicle(self._clock)
         chronicle.replay(recorded)
         self.chronicle = chronicle
@@ -67,7 +67,7 @@ class Monitor:
         self.metrics.expose(Readings(run, self.chronicle, about, self._series))
 
     def status(self) -> RunStatus | None:
-        """How the run stands; None before there is one."""
+        """Return how the run stands; None before there is one."""
         run = self._run
         if run is None:
             return None

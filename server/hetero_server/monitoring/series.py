@@ -32,7 +32,7 @@ class Series:
         self._rounds = {r: cuts for r, cuts in self._rounds.items() if r <= round_}
 
     def points(self) -> list[dict[str, Any]]:
-        """By round: `round`, means of `all`, and by cut layer of `cuts`."""
+        """Return a point per round: `round`, means of `all`, and by cut layer of `cuts`."""
         return [self._point(round_) for round_ in sorted(self._rounds)]
 
     def newest(self) -> dict[str, Any]:

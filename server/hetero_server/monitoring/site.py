@@ -78,17 +78,17 @@ class _Site:
         self._asked = -_REMEMBERED_SECONDS
 
     async def health(self, request: Request) -> Response:
-        """For those who start it again if it is not well; says no more than grpc.health.v1 does."""
+        """Tell a supervisor if the server is well, and no more than grpc.health.v1 does."""
         well = self._is_well()
         return Response("serving\n" if well else "not serving\n", status_code=200 if well else 503)
 
     async def metrics(self, request: Request) -> Response:
-        """For Prometheus, in the format that it asks for."""
+        """Answer Prometheus in the format that it asks for."""
         encode, kind = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(self._monitor.metrics.registry), media_type=kind)
 
     async def status(self, request: Request) -> Response:
-        """How the run stands; many who look at once cost no more than one."""
+        """Tell how the run stands; many who ask at once cost no more than one."""
         now = time.monotonic()
         if now - self._asked >= _REMEMBERED_SECONDS:
             self._status, self._asked = self._told(), now
@@ -134,7 +134,7 @@ def _only_for(tokens: TokenOwners) -> Callable[[Request, _Next], Awaitable[Respo
 
 
 def _token(authorization: str) -> str:
-    """Of a bearer, or the password of a browser's user; empty if there is none."""
+    """Return a bearer's token or a browser user's password; empty if there is neither."""
     scheme, _, value = authorization.partition(" ")
     match scheme.lower():
         case "bearer":

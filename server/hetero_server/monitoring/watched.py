@@ -19,7 +19,7 @@ class Watched(Protocol):
 
     @property
     def phase(self) -> Phase:
-        """Where the run stands."""
+        """The phase that the run is in."""
 
     @property
     def round(self) -> int:

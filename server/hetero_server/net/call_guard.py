@@ -56,7 +56,7 @@ class Guard:
         self._is_closing = False
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """What gRPC needs to pass on all RPCs."""
+        """Return what gRPC needs to pass on all RPCs."""
         handlers = {m.name: rpc.handler(m, self._behavior(m)) for m in rpc.SERVICE.methods}
         return grpc.method_handlers_generic_handler(rpc.SERVICE.full_name, handlers)
 
@@ -96,7 +96,7 @@ class Guard:
 
     @contextlib.asynccontextmanager
     async def _passed(self, context: rpc.ServicerContext) -> AsyncIterator[Caller]:
-        """In the block a known caller's call; nothing but our own errors leaves the process."""
+        """Identify the caller, count the call while the block runs, let only our errors out."""
         task = asyncio.current_task()
         assert task is not None, "gRPC gives each call a task"
         self._in_hand.add(task)
@@ -122,7 +122,7 @@ class Guard:
 
 
 async def _read(method: MethodDescriptor, requests: Requests) -> object:
-    """What a method takes: all requests, or the only one.
+    """Return what a method takes: all requests, or the only one.
 
     That arrives as bytes, so that an unreadable one is refused like any other.
     """

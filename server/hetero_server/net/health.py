@@ -36,7 +36,7 @@ class Health(health_pb2_grpc.HealthServicer):
 
     @property
     def is_serving(self) -> bool:
-        """What it says at present."""
+        """The present answer to health checks."""
         return self._is_serving
 
     def tell(self, *, serving: bool) -> None:

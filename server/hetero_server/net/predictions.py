@@ -78,7 +78,7 @@ class PredictionService:
         self._receiver = Receiver(limits.max_received_mb << 20, patience)
 
     async def GetStatus(self, request: pb.GetStatusRequest, caller: Caller) -> pb.GetStatusResponse:
-        """What the server trains and who takes part."""
+        """Return what the server trains and who takes part."""
         status = self._monitor.status()
         assert status is not None, "the monitor watches this run"
         return pb.GetStatusResponse(
@@ -136,7 +136,7 @@ class PredictionService:
             raise ModelMismatch(fingerprint, self._model.initial.fingerprint)
 
     def schema(self, cut_layer: int, rows: int) -> TensorSchema:
-        """What an activation of up to `rows` rows at this cut layer must look like."""
+        """Return what an activation of up to `rows` rows at this cut layer must look like."""
         shape = self._model.initial.shapes[cut_layer - 1]
         return TensorSchema(self._model.plan.wire, shape, rows)
 

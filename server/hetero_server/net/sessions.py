@@ -27,7 +27,7 @@ class Sessions:
         self._tokens: dict[int, str] = {}
 
     def require_room(self, client_id: str) -> None:
-        """Before this client registers.
+        """Check that there is room for one more session of this client.
 
         Raises:
             LimitExceeded: It has registered too often, or too many others are here.
@@ -52,7 +52,7 @@ class Sessions:
         return token
 
     def member(self, caller: Caller) -> Member:
-        """Whose session the caller uses.
+        """Return whose session the caller uses.
 
         Raises:
             UnknownSession: It has none.

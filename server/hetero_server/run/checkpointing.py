@@ -102,7 +102,7 @@ def save_work(
     model: Weights | None,
     quarantined: Mapping[str, str],
 ) -> SaveWork:
-    """What is to be written down of a run whose round has just closed."""
+    """Make the work of writing down a run whose round has just closed."""
     members = [each.kept() for each in participants if each.attached or each.is_awaited]
     tensors = nested("shared", shared.flat())
     if model is not None:

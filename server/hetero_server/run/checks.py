@@ -126,7 +126,7 @@ def _require_classes(report: Evaluation, classes: int) -> None:
 
 
 def acknowledge_again(member: Member, batch: Batch) -> Ack:
-    """For a copy of a batch; with the feedback of the first one, where that was the last step."""
+    """Acknowledge a copy of a batch, with the feedback of the first if that was the last step."""
     last = member.progress.last_ack
     if last is not None and (last.round, last.step) == (batch.round, batch.step):
         return dataclasses.replace(last, duplicate=True)

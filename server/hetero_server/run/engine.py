@@ -247,7 +247,7 @@ class Engine:
         return StepWork([Part.of(member, member.dequeue()) for member in turn])
 
     def turn(self) -> Sequence[Member]:
-        """Whose batches are next by the order, arrived or not."""
+        """Return the members whose batches are next by the order, arrived or not."""
         if self.phase is not Phase.TRAINING:
             return ()
         turn = self._order(self.roster.awaited(), self.plan.seed, self.round)
@@ -285,7 +285,7 @@ class Engine:
     # How it goes on.
 
     def begin(self, checkpoint: Checkpoint | None = None) -> None:
-        """Before anything else of a saved run: go on from a checkpoint, or make the first."""
+        """Go on from a checkpoint of a saved run, or make its first; called before all else."""
         if checkpoint is None:
             self._agenda.add(save_work(BEFORE_FIRST, (), self.shared, None, {}))
             return

@@ -138,7 +138,7 @@ class RoundProgress:
 
     @property
     def applied(self) -> int:
-        """How many steps the server model has taken."""
+        """The number of steps the server model has taken."""
         return len(self.applied_steps)
 
     def drop_queue(self) -> None:
@@ -263,7 +263,7 @@ class Member:
 
     @property
     def applied(self) -> int:
-        """How many steps of the current round the server model has taken."""
+        """The number of steps of the current round the server model has taken."""
         return self.progress.applied
 
     @property
@@ -343,7 +343,7 @@ class Member:
         self.outbox.append(ack)
 
     def closed(self, round_: int, moved: Mapping[str, Any]) -> RoundClosed:
-        """What is recorded of a round of its own, with how far its weights have moved."""
+        """Return what is recorded of a round of its own, with how far its weights have moved."""
         report = self.progress.report
         return RoundClosed(
             round=round_,
@@ -359,7 +359,7 @@ class Member:
         )
 
     def evaluated(self, evaluation: Evaluation) -> Evaluated:
-        """What is recorded of an evaluation of its own."""
+        """Return what is recorded of an evaluation of its own."""
         return Evaluated(
             client=self.client_id,
             cut_layer=self.cut_layer,
@@ -368,7 +368,7 @@ class Member:
         )
 
     def kept(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it, as JSON has it."""
+        """Return what a checkpoint keeps of it, as JSON has it."""
         standing = {name: getattr(self, name) for name in _KEPT}
         return {**vars(self.identity), **standing, **vars(self.traffic)}
 

@@ -29,7 +29,7 @@ class InTurn(Protocol):
 
     @property
     def applied(self) -> int:
-        """How many steps of the round the server model has taken."""
+        """The number of steps of the round the server model has taken."""
 
     @property
     def waiting_since(self) -> int | None:

@@ -54,11 +54,11 @@ class Roster:
         return [member for member in self.members.values() if member.is_awaited]
 
     def attached(self) -> list[Member]:
-        """Whose stream is open."""
+        """Return the members whose stream is open."""
         return [member for member in self.members.values() if member.attached]
 
     def gather(self) -> list[Member]:
-        """Who is counted on in a new round: those that are there, and those that may come back."""
+        """Return who is counted on in a new round: who is there, and who may come back."""
         for member in self.members.values():
             member.in_round = member.attached or member.is_awaited
             if member.in_round:
@@ -169,7 +169,7 @@ class Roster:
         self._observe(Left(member.client_id, member.state.name, round_, reason))
 
     def _forget_stranger(self, member: Member) -> None:
-        """Who was never told to train has left nothing to remember it by."""
+        """Forget a member that was never told to train: it has left nothing behind."""
         if member.completed is None and self.members.get(member.client_id) is member:
             del self.members[member.client_id]
 
@@ -205,7 +205,7 @@ def _can_go_on(known: Member, identity: Identity, held: Collection[int], round_:
 def missed_directive(
     member: Member, evaluating: bool, averaged: bool
 ) -> StartRound | Evaluate | None:
-    """What a member that is back in its round is still to do.
+    """Return what a member that is back in its round is still to do.
 
     Args:
         member: Awaited by the current round.
@@ -226,7 +226,7 @@ def missed_directive(
 
 
 def contributions(participants: Sequence[Member], uniform: bool) -> list[Contribution]:
-    """What each one gives to the averages: by what was applied of it, or the same as any other."""
+    """Return what each gives to the averages: weighted by its applied steps, or all alike."""
     return [
         Contribution(
             member.client_id,

@@ -38,7 +38,7 @@ class Tally:
         self.activation_peak_max = max(self.activation_peak_max, outcome.activation_peak)
 
     def record(self) -> dict[str, Any]:
-        """What is recorded of a round: means over its samples, or over its steps."""
+        """Return what is recorded of a round: means over its samples, or over its steps."""
         samples, steps = max(1, self.samples), max(1, self.steps)
         return {
             "samples": self.samples,

@@ -72,7 +72,7 @@ class AveragingStrategy:
         )
 
     def forget_statistics(self, client_id: str) -> None:
-        """Of the client's own replica."""
+        """Put the BatchNorm statistics of the client's own replica back to before its last step."""
         self._replicas[client_id].forget_statistics()
 
     def copies(self, round_: int, last: bool) -> Mapping[str, Weights]:
@@ -104,13 +104,13 @@ class AveragingStrategy:
         return tensors
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Of the replicas, those of the clients that have been added."""
+        """Restore the replicas of the clients that have been added; others are left out."""
         self._reference = Weights.from_flat(within("reference", tensors)).layers
         for client_id, replica in self._replicas.items():
             replica.restore(within(_replica(client_id), tensors))
 
     def nbytes(self) -> int:
-        """Of all replicas, and of the layers as last aggregated."""
+        """Count the bytes of all replicas, and of the layers as last aggregated."""
         replicas = sum(replica.nbytes() for replica in self._replicas.values())
         return replicas + Weights(self._reference).nbytes
 
@@ -120,5 +120,5 @@ class AveragingStrategy:
 
 
 def _replica(client_id: str) -> str:
-    """Where a client's replica is in a checkpoint; whatever its name, no other's begins like it."""
+    """Return the prefix of a client's replica in a checkpoint; no other client's begins like it."""
     return f"replica {quote(client_id, safe='')}"

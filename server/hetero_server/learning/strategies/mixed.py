@@ -79,7 +79,7 @@ class MixedStrategy(SequentialStrategy):
         return max(self._cuts.values(), default=0)
 
     def copies(self, round_: int, last: bool) -> Mapping[str, Weights]:
-        """What clients hold too, as a copy of each client that is cut before."""
+        """Give the layers that clients hold too, once for each client that is cut before them."""
         if not self._plan.averages_clients or not self._cuts:
             return {}
         held = self._suffix.weights(last=self._deepest)

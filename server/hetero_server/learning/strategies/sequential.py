@@ -52,7 +52,7 @@ class SequentialStrategy:
         self._cuts.pop(client_id, None)
 
     def step(self, batches: Sequence[ClientBatch]) -> list[StepOutcome | RefusedInput]:
-        """For each batch one step of the shared model, entered at the client's cut layer."""
+        """Take one step of the shared model for each batch, entered at its client's cut layer."""
         return one_by_one(self._train, batches)
 
     def _train(self, batch: ClientBatch) -> StepOutcome:
@@ -62,7 +62,7 @@ class SequentialStrategy:
         )
 
     def forget_statistics(self, client_id: str) -> None:
-        """Of the shared model."""
+        """Put the BatchNorm statistics of the shared model back to before its last step."""
         self._suffix.forget_statistics()
 
     def copies(self, round_: int, last: bool) -> Mapping[str, Weights]:
@@ -87,7 +87,7 @@ class SequentialStrategy:
         self._suffix.restore(tensors)
 
     def nbytes(self) -> int:
-        """Of the shared model."""
+        """Count the bytes of the shared model with its optimizer."""
         return self._suffix.nbytes()
 
     def layers(self) -> LayerStates:
