@@ -41,23 +41,23 @@ class ModelExpectation(BaseModel, frozen=True, use_attribute_docstrings=True):
     model: Annotated[str, MODELS] | None = None
     """Refuse to train any other model; with --list-cuts, the model to list."""
     width: int | None = Field(None, ge=1)
-    """Likewise, channels of its first stage."""
+    """Refuse any other number of channels of the first stage; with --list-cuts, the one to list."""
     stem: Literal["cifar", "imagenet"] | None = None
-    """Likewise, its first layer."""
+    """Refuse any other first layer; with --list-cuts, the one to list."""
     image_size: int | None = Field(None, ge=4)
-    """Likewise, pixels per side."""
+    """Refuse any other image size, in pixels per side; with --list-cuts, the one to list."""
     classes: int | None = Field(None, ge=2)
-    """Likewise, number of classes."""
+    """Refuse any other number of classes; with --list-cuts, the one to list."""
     exit_head: Annotated[str, EXIT_HEADS] | None = None
-    """Likewise, its exits."""
+    """Refuse any other exit head; with --list-cuts, the one to list."""
     normalization: Annotated[str, NORMALIZATIONS] | None = None
     """Refuse to train with any other normalization."""
     augment: Annotated[str, AUGMENTATIONS] | None = None
-    """Likewise, augmentation."""
+    """Refuse to train with any other augmentation."""
     optimizer: Annotated[str, OPTIMIZERS] | None = None
-    """Likewise, optimizer."""
+    """Refuse to train with any other optimizer."""
     lr_schedule: Annotated[str, SCHEDULES] | None = None
-    """Likewise, schedule of the learning rates."""
+    """Refuse to train with any other schedule of the learning rates."""
 
     def expected(self) -> dict[str, object]:
         """The expectations that were set."""
@@ -205,7 +205,7 @@ class CalibrationSettings(BaseModel, frozen=True, use_attribute_docstrings=True)
     """Offload as little as loses at most this accuracy against the server, on all images like
     these: the share that the exit answers wrong and the server would have answered right."""
     confidence: float = Field(0.95, gt=0, lt=1)
-    """Of --max-loss: probability with which it holds."""
+    """Probability with which --max-loss holds."""
 
     def target(self) -> Target:
         """The target that the threshold is to be chosen for.
@@ -272,7 +272,7 @@ class InferenceSettings(Settings, CalibrationSettings, CredentialSettings, froze
     batch_size: int = Field(32, ge=1, le=256)
     """Images per request."""
     curve: bool = False
-    """With --dataset: accuracy versus offload over all thresholds."""
+    """Show accuracy versus offload over all thresholds; takes --dataset."""
     output: Literal["table", "json"] = "table"
     """A table, or one JSON object per line."""
 

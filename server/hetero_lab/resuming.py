@@ -77,7 +77,7 @@ class JointStore(CheckpointStore):
 
 
 class Snapshots:
-    """Where a run is kept while it goes on.
+    """The place where a run is kept while it goes on.
 
     Args:
         run_dir: Its directory.

@@ -48,7 +48,7 @@ class _Directory:
 
 
 class _Member(NamedTuple):
-    """Where an image belongs, and its name in the archive. Sorts by class, then by file."""
+    """An image's class and its name in the archive; sorts by class, then by file."""
 
     split: str
     class_name: str

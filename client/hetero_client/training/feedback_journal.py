@@ -53,7 +53,7 @@ class Journal(Protocol):
 
 
 class NoJournal:
-    """For a client that never comes back as another process: it keeps nothing."""
+    """A journal that keeps nothing, for a client that never comes back as another process."""
 
     held = 0
 

@@ -25,7 +25,7 @@ _FAR_APART = 8
 
 
 class Scale(enum.Enum):
-    """Of the x axis."""
+    """The scale of the x axis."""
 
     LINEAR = "linear"
     LOGARITHMIC = "log"

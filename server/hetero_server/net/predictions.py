@@ -46,7 +46,7 @@ class Predictor(Protocol):
 
 
 class Compute(Protocol):
-    """Where torch computes, beside the event loop."""
+    """The thread beside the event loop in which torch computes."""
 
     async def run(self, function: Callable[[], T]) -> T:
         """Run `function` there and wait for what it returns."""

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class MemberState(enum.Enum):
-    """Where a client stands; `Member.enter` is the one place that changes it."""
+    """The state of a client; `Member.enter` is the one place that changes it."""
 
     REGISTERED = "waits for a round to start"
     TRAINING = "sends batches of the current round"

@@ -6,7 +6,7 @@ import enum
 
 
 class Phase(enum.Enum):
-    """Where the run stands."""
+    """The phase of a run."""
 
     WAITING = "for clients"
     TRAINING = "a round"
